@@ -1,0 +1,137 @@
+#pragma once
+
+#include <array>
+#include <concepts>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "autograd/tape.h"
+
+namespace mf {
+
+/// A tensor kept for backward. Using it after it was changed in place is an Error: its gradient
+/// would silently be wrong.
+class Saved {
+ public:
+  Saved() = default;
+  Saved(Tensor value) : value_(std::move(value)), version_(value_.version()) {}
+
+  bool defined() const { return value_.defined(); }
+  operator const Tensor&() const {
+    check(
+        value_.version() == version_,
+        "a tensor saved for backward, {}, was changed in place since; version {} was saved, it is "
+        "now {}; change it after the sweep, or change a clone()",
+        value_, version_, value_.version());
+    return value_;
+  }
+  const Tensor& get() const { return *this; }
+  /// The tensor without the check: for accounting.
+  const Tensor& peek() const { return value_; }
+
+ private:
+  Tensor value_;
+  std::uint64_t version_ = 0;
+};
+
+/// Which inputs need a gradient, so that forward saves only what backward will use.
+class Wants {
+ public:
+  Wants() = default;
+  explicit Wants(std::span<const Var* const> inputs) : inputs_(inputs) {}
+  bool operator[](int input) const {
+    return !inputs_.empty() && inputs_[static_cast<std::size_t>(input)]->on_tape();
+  }
+
+ private:
+  std::span<const Var* const> inputs_;
+};
+
+/// An op is a plain struct. Differentiable inputs are arguments of `forward(Wants, const
+/// Tensor&...)` (or one span of tensors); everything else is a field. `backward(gy, grads)` adds
+/// one gradient per wanted input; `saved()` ties the Saved fields, so that they can be counted and
+/// version-checked.
+template <class Op>
+concept Differentiable = requires(Op op, const Tensor& gy, Grads& grads) {
+  { Op::kName } -> std::convertible_to<const char*>;
+  op.backward(gy, grads);
+  op.saved();
+};
+
+namespace detail {
+
+template <Differentiable Op>
+struct OpNode final : Node {
+  explicit OpNode(Op value) : op(std::move(value)) {}
+  const char* name() const override { return Op::kName; }
+  void backward(std::span<const Tensor> gy, Grads& grads) override { op.backward(gy[0], grads); }
+  std::vector<const Saved*> saved() const override {
+    // saved() returns references to op's own fields, so constness is only a matter of form.
+    auto fields = const_cast<Op&>(op).saved();
+    return std::apply([](auto&... field) { return std::vector<const Saved*>{&field...}; }, fields);
+  }
+  Op op;
+};
+
+/// The tape of the operands, null if all are constants. Throws Error if they are on two.
+inline Tape* common_tape(const char* operation, std::span<const Var* const> inputs) {
+  Tape* tape = nullptr;
+  for (const Var* input : inputs) {
+    if (!input->on_tape()) continue;
+    check(tape == nullptr || tape == input->tape,
+          "{}: operands are on two tapes; {} is on another one; record both on one tape, or pass "
+          "constant(x.value)",
+          operation, *input);
+    tape = input->tape;
+  }
+  return tape;
+}
+
+/// op.forward(...); an error from below that does not name the op gets its name.
+template <class Op, class... Args>
+Tensor run_forward(Op& op, const Args&... args) {
+  try {
+    return op.forward(args...);
+  } catch (const Error& error) {
+    const std::string prefix = std::string(Op::kName) + ": ";
+    if (std::string_view(error.what()).starts_with(prefix)) throw;
+    throw Error(prefix + error.what());
+  }
+}
+
+}  // namespace detail
+
+/// Runs op.forward and records the op if some operand is on a tape.
+template <Differentiable Op, std::same_as<Var>... Inputs>
+Var record(Op op, const Inputs&... inputs) {
+  const std::array<const Var*, sizeof...(Inputs)> pointers{&inputs...};
+  Tape* tape = detail::common_tape(Op::kName, pointers);
+  if (tape == nullptr) return constant(detail::run_forward(op, Wants{}, inputs.value...));
+  auto node = std::make_unique<detail::OpNode<Op>>(std::move(op));
+  Tensor y = detail::run_forward(node->op, Wants(pointers), inputs.value...);
+  return tape->append(std::move(node), pointers, std::move(y));
+}
+
+/// The same for ops with any number of inputs.
+template <Differentiable Op>
+Var record(Op op, std::span<const Var> inputs) {
+  std::vector<const Var*> pointers;
+  std::vector<Tensor> values;
+  for (const Var& input : inputs) {
+    pointers.push_back(&input);
+    values.push_back(input.value);
+  }
+  Tape* tape = detail::common_tape(Op::kName, pointers);
+  const std::span<const Tensor> operands(values);
+  if (tape == nullptr) return constant(detail::run_forward(op, Wants{}, operands));
+  auto node = std::make_unique<detail::OpNode<Op>>(std::move(op));
+  Tensor y = detail::run_forward(node->op, Wants(pointers), operands);
+  return tape->append(std::move(node), pointers, std::move(y));
+}
+
+}  // namespace mf

@@ -1,0 +1,45 @@
+#pragma once
+
+#include "autograd/op.h"
+#include "tensor/math.h"
+
+namespace mf {
+
+namespace ops {
+
+/// y = n * gain + bias, n = (x - mean) * rstd, rstd = 1 / sqrt(variance + epsilon), over the last
+/// axis; the variance divides by the width.
+/// x: [.., width], gain, bias: [width], one dtype. Result: x's shape.
+/// Saves: x, gain, mean and rstd (one of each per row). Gradients, with h = gy * gain:
+/// gx = rstd * (h - mean(h) - n * mean(h * n)), ggain = sum over rows of gy * n, gbias = of gy.
+/// Throws Error if gain or bias is not [width].
+struct LayerNorm {
+  static constexpr const char* kName = "layer_norm";
+  double epsilon;
+  Saved x{}, gain{}, mean{}, rstd{};
+
+  Tensor forward(Wants, const Tensor& input, const Tensor& weight, const Tensor& bias) {
+    LayerNormResult result = mf::layer_norm(input, weight, bias, epsilon);
+    x = input;
+    gain = weight;
+    mean = std::move(result.mean);
+    rstd = std::move(result.rstd);
+    return result.y;
+  }
+  void backward(const Tensor& gy, Grads& g) const {
+    LayerNormGrads grads =
+        layer_norm_backward(x, gain, mean, rstd, gy, g.wants(0), g.wants(1), g.wants(2));
+    g.add(0, std::move(grads.x));
+    g.add(1, std::move(grads.gain));
+    g.add(2, std::move(grads.bias));
+  }
+  auto saved() { return std::tie(x, gain, mean, rstd); }
+};
+
+}  // namespace ops
+
+inline Var layer_norm(const Var& x, const Var& gain, const Var& bias, double epsilon = 1e-5) {
+  return record(ops::LayerNorm{epsilon}, x, gain, bias);
+}
+
+}  // namespace mf

@@ -1,0 +1,173 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "autograd/parameter.h"
+#include "autograd/var.h"
+
+namespace mf {
+
+class Grads;
+class Saved;
+
+/// A gradient to start a sweep from: d(loss)/d(var).
+struct Seed {
+  Var var;
+  Tensor gradient;
+};
+
+/// One line per entry of a tape, oldest first.
+struct TapeReport {
+  struct Row {
+    std::string op;
+    std::string module;  ///< path of the layer that recorded it, "encoder/layers.0/..."
+    std::vector<std::int32_t> inputs;  ///< ids; -1 for constants
+    std::int32_t output = -1;          ///< id of the first output
+    std::vector<Shape> shapes;         ///< of the outputs
+    std::int64_t saved_bytes = 0;      ///< of blocks that no earlier entry saved; parameters excluded
+  };
+  std::vector<Row> rows;
+  std::int64_t saved_bytes = 0;
+};
+/// A table for people.
+std::string describe(const TapeReport& report);
+
+namespace detail {
+
+/// An op as the tape owns it: the only virtual layer (see op.h).
+struct Node {
+  virtual ~Node() = default;
+  virtual const char* name() const = 0;
+  /// `gy[i]` is undefined where output i got no gradient.
+  virtual void backward(std::span<const Tensor> gy, Grads& grads) = 0;
+  virtual std::vector<const Saved*> saved() const = 0;
+};
+
+}  // namespace detail
+
+/// The record of one forward pass. Entries are in order of recording, which is a topological order,
+/// so the reverse sweep is a plain loop. Many tapes may live at once; operands carry theirs.
+///
+/// - An operation is recorded only if some operand is on a tape; operands on two tapes are an error.
+/// - The sweep frees each entry's saved tensors as it passes. A swept tape refuses a second sweep and
+///   further recording: make a new Tape, or `clear()` it.
+/// - Parameter gradients are written through: each contribution is added straight to
+///   `Parameter::grad`, newest entry first.
+/// - The tape does not own values: a result that no op saved and no Var holds is freed at once.
+class Tape {
+ public:
+  Tape() = default;
+  /// A tape that records nothing: what is computed with its Vars are constants.
+  static Tape off() { return Tape(Off{}); }
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  bool records() const { return records_; }
+
+  /// A leaf whose gradient you will ask for.
+  Var input(Tensor value, std::string_view name = "input");
+  /// The leaf of a parameter: one id per tape, however often it is used.
+  Var param(const Parameter& parameter);
+
+  /// One reverse sweep with any number of seeds. Contributions meet in the order of the tape.
+  /// Throws Error if a seed is not on this tape or has another shape or dtype, or on a second sweep.
+  void backward(std::span<const Seed> seeds);
+  void backward(std::initializer_list<Seed> seeds) {
+    backward(std::span<const Seed>(seeds.begin(), seeds.size()));
+  }
+  /// Seed 1 for a tensor of one element.
+  void backward(const Var& loss);
+
+  /// Gradient of a leaf made by `input`, after the sweep; zeros if the sweep did not reach it.
+  Tensor grad(const Var& leaf) const;
+  /// False if no gradient reached the leaf: "no gradient" is not the same as a gradient of zero.
+  bool reached(const Var& leaf) const;
+
+  /// Forgets everything but its capacity; the tape can be recorded on again.
+  void clear();
+
+  /// Number of entries.
+  std::int64_t size() const { return static_cast<std::int64_t>(entries_.size()); }
+  /// Bytes of blocks that entries hold for backward, each block once, parameters excluded.
+  std::int64_t saved_bytes() const { return report().saved_bytes; }
+  TapeReport report() const;
+
+  /// Anomaly mode: every value and gradient is checked as it is made; the first NaN or infinity is an
+  /// Error that names the op, its module and its shapes.
+  void check_finite(bool on) { check_finite_ = on; }
+
+  // For op.h, pass.h and replay.cpp -------------------------------------------------------------
+
+  /// Records `node` with these inputs; returns the Vars of its outputs.
+  std::vector<Var> append(std::unique_ptr<detail::Node> node, std::span<const Var* const> inputs,
+                          std::span<const Tensor> outputs);
+  Var append(std::unique_ptr<detail::Node> node, std::span<const Var* const> inputs, Tensor output);
+  /// Path of the layer now recording; returns the former one.
+  std::string exchange_module(std::string module);
+
+ private:
+  friend class Grads;
+  struct Off {};
+  explicit Tape(Off) : records_(false) {}
+
+  struct Entry {
+    std::unique_ptr<detail::Node> node;
+    std::vector<std::int32_t> inputs;
+    std::int32_t first_output;
+    std::int32_t outputs;
+    std::int32_t module;
+  };
+  /// What a gradient is checked against, and where it goes.
+  struct Place {
+    Shape shape;
+    DType dtype;
+    Device device;
+    bool leaf;
+    Parameter parameter;  // defined: write through
+    std::string name;     // of leaves
+  };
+
+  std::int32_t add_place(const Tensor& value, bool leaf, std::string_view name = "");
+  /// Adds a contribution to the gradient of `id`, after un-broadcasting it to the place's shape.
+  void deposit(std::int32_t id, Tensor gradient, std::string_view from);
+  void require_recording(std::string_view operation) const;
+  std::string where(const Entry& entry) const;
+
+  std::vector<Entry> entries_;
+  std::vector<Place> places_;
+  std::vector<Tensor> gradients_;  // by id, filled during and after the sweep
+  std::unordered_map<const void*, std::int32_t> parameter_ids_;
+  std::vector<std::string> modules_{""};
+  std::int32_t module_ = 0;
+  bool records_ = true;
+  bool swept_ = false;
+  bool check_finite_ = false;
+};
+
+/// Where an op's backward puts the gradients of its inputs.
+class Grads {
+ public:
+  /// False for constants: the work can be skipped.
+  bool wants(int input) const { return inputs_[static_cast<std::size_t>(input)] >= 0; }
+  /// Adds a contribution. A gradient with broadcast axes is summed down to the input's shape here.
+  void add(int input, Tensor gradient) {
+    if (wants(input))
+      tape_.deposit(inputs_[static_cast<std::size_t>(input)], std::move(gradient), from_);
+  }
+
+ private:
+  friend class Tape;
+  Grads(Tape& tape, std::span<const std::int32_t> inputs, std::string_view from)
+      : tape_(tape), inputs_(inputs), from_(from) {}
+  Tape& tape_;
+  std::span<const std::int32_t> inputs_;
+  std::string_view from_;
+};
+
+}  // namespace mf

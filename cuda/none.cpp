@@ -1,0 +1,12 @@
+#include "cuda/cuda.h"
+#include "tensor/error.h"
+
+namespace mf::cuda {
+
+bool available() { return false; }
+
+void install() { fail("cuda: not built; configure with MEMFORMER_CUDA=ON, or use the cpu"); }
+
+void synchronize() {}
+
+}  // namespace mf::cuda

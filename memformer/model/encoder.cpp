@@ -1,0 +1,87 @@
+#include "memformer/model/encoder.h"
+
+#include <cmath>
+
+#include "autograd/ops.h"
+
+namespace mf {
+
+Tensor key_mask(const Tensor& padding) {
+  return padding.defined() ? padding.reshape({padding.size(0), 1, 1, padding.size(1)}) : Tensor{};
+}
+
+InputEmbedding::InputEmbedding(const ModelConfig& c, bool two_sided, RngKey key)
+    : sinusoidal(c.positions == Positions::sinusoidal),
+      embedding_scale(c.embedding_scale),
+      dropout_probability(c.dropout),
+      longest(c.segment) {
+  const double usual = c.tie_output ? 1.0 / std::sqrt(static_cast<double>(c.width)) : 1.0;
+  const double deviation = c.embedding_deviation > 0.0 ? c.embedding_deviation : usual;
+  tokens = Embedding(c.vocabulary, c.width, deviation, key.at("tokens"), c.dtype);
+  if (c.positions == Positions::learned)
+    positions.emplace(c.segment, c.width, 0.02, key.at("positions"), c.dtype);
+  if (c.positions == Positions::relative_bias)
+    relative_bias.emplace(c.relative_buckets, c.relative_max_distance, two_sided, c.heads,
+                          key.at("relative_bias"), c.dtype);
+}
+
+Var InputEmbedding::operator()(const Pass& pass, const Tensor& ids) const {
+  check(ids.rank() == 2 && ids.size(1) >= 1 && ids.size(1) <= longest,
+        "embedding: tokens must be i32[batch, 1..{}]; got {}; raise model.segment or cut the text "
+        "into shorter segments",
+        longest, ids);
+  const std::int64_t length = ids.size(1);
+  Var x = tokens(pass.at("tokens"), ids);
+  if (embedding_scale != 1.0) x = scale(x, embedding_scale);
+  if (positions) x = add(x, slice(pass.tape.param(positions->weight), 0, 0, length));
+  if (sinusoidal) x = add(x, constant(sinusoidal_positions(length, x.size(2), x.dtype())));
+  return dropout(pass.at("dropout"), x, dropout_probability);
+}
+
+EncoderLayer::EncoderLayer(const ModelConfig& c, RngKey key)
+    : self_norm(c.width, c.norm_epsilon, c.dtype),
+      self_attention(c.width, c.heads, c.attention_bias, c.attention_dropout,
+                     key.at("self_attention"), c.dtype),
+      feed_forward_norm(c.width, c.norm_epsilon, c.dtype),
+      feed_forward(c.width, c.feed_forward, c.activation, c.dropout, key.at("feed_forward"), c.dtype),
+      dropout_probability(c.dropout) {
+  if (c.positions == Positions::simplified_relative)
+    self_attention.use_relative_positions(c.segment, key.at("self_attention"), c.dtype);
+  if (c.slots > 0) reader.emplace(c, key);
+}
+
+Var EncoderLayer::operator()(const Pass& pass, const Var& x, const Var& memory,
+                             const AttentionScope& seen) const {
+  const ModuleScope scope(pass);
+  const auto residual = [&](const Var& base, const char* name, const Var& change) {
+    return add(base, dropout(pass.at(name), change, dropout_probability));
+  };
+  const Var normed = self_norm(pass.at("self_norm"), x);
+  Var y = residual(x, "self_dropout",
+                   self_attention(pass.at("self_attention"), normed, normed, seen));
+  if (reader) y = residual(y, "memory_dropout", (*reader)(pass, y, memory));
+  return residual(y, "feed_forward_dropout",
+                  feed_forward(pass.at("feed_forward"),
+                               feed_forward_norm(pass.at("feed_forward_norm"), y)));
+}
+
+Encoder::Encoder(const ModelConfig& c, RngKey key) : embedding(c, true, key) {
+  for (std::int64_t i = 0; i < c.encoder_layers; ++i)
+    layers.emplace_back(c, key.at("layers").at(static_cast<std::uint64_t>(i)));
+  if (c.final_norm) norm.emplace(c.width, c.norm_epsilon, c.dtype);
+}
+
+Var Encoder::operator()(const Pass& pass, const Tensor& tokens, const Tensor& padding,
+                        const Var& memory) const {
+  const ModuleScope scope(pass);
+  Var x = embedding(pass.at("embedding"), tokens);
+  AttentionScope seen;
+  seen.mask = key_mask(padding);
+  if (embedding.relative_bias)
+    seen.bias = (*embedding.relative_bias)(pass.at("relative_bias"), x.size(1), x.size(1));
+  for (std::size_t i = 0; i < layers.size(); ++i)
+    x = layers[i](pass.at("layers", static_cast<std::int64_t>(i)), x, memory, seen);
+  return norm ? (*norm)(pass.at("norm"), x) : x;
+}
+
+}  // namespace mf

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "memformer/model/reader.h"
+#include "nn/embedding.h"
+#include "nn/feed_forward.h"
+
+namespace mf {
+
+/// Pre-norm encoder layer (v2 Fig. 1; spec 1.2):
+///   a = x + SelfAttention(LN(x)),  b = a + MemoryRead(LN(a), M),  y = b + FFN(LN(b)).
+struct EncoderLayer {
+  LayerNorm self_norm;
+  MultiHeadAttention self_attention;
+  std::optional<MemoryReader> reader;  ///< absent without memory
+  LayerNorm feed_forward_norm;
+  FeedForward feed_forward;
+  double dropout_probability = 0.0;
+
+  EncoderLayer(const ModelConfig& config, RngKey key);
+  /// x: [B, L, width]; memory: [B, slots, width] (undefined without memory).
+  Var operator()(const Pass& pass, const Var& x, const Var& memory, const AttentionScope& seen) const;
+
+  template <class F>
+  void each(F&& fn) const {
+    fn("self_norm", self_norm);
+    fn("self_attention", self_attention);
+    if (reader) reader->each(fn);
+    fn("feed_forward_norm", feed_forward_norm);
+    fn("feed_forward", feed_forward);
+  }
+};
+
+/// Token embedding plus positions, shared by both stacks.
+struct InputEmbedding {
+  Embedding tokens;
+  std::optional<Embedding> positions;          ///< learned
+  std::optional<RelativeBias> relative_bias;   ///< T5's
+  bool sinusoidal = false;
+  double embedding_scale = 1.0;
+  double dropout_probability = 0.0;
+  std::int64_t longest = 0;
+
+  InputEmbedding() = default;
+  InputEmbedding(const ModelConfig& config, bool two_sided, RngKey key);
+  /// ids: i32 [B, L] -> [B, L, width]. Throws Error if L exceeds model.segment.
+  Var operator()(const Pass& pass, const Tensor& ids) const;
+
+  template <class F>
+  void each(F&& fn) const {
+    fn("tokens", tokens);
+    fn("positions", positions);
+    fn("relative_bias", relative_bias);
+  }
+};
+
+/// Reads segment and memory, bidirectionally. Result E_t: [B, L, width].
+struct Encoder {
+  InputEmbedding embedding;
+  std::vector<EncoderLayer> layers;
+  std::optional<LayerNorm> norm;
+
+  Encoder() = default;
+  Encoder(const ModelConfig& config, RngKey key);
+  Var operator()(const Pass& pass, const Tensor& tokens, const Tensor& padding,
+                 const Var& memory) const;
+
+  template <class F>
+  void each(F&& fn) const {
+    embedding.each(fn);
+    fn("layers", layers);
+    fn("norm", norm);
+  }
+};
+
+/// Padding as an attention mask: u8 [B, L] -> [B, 1, 1, L]; undefined stays undefined.
+Tensor key_mask(const Tensor& padding);
+
+}  // namespace mf

@@ -1,0 +1,55 @@
+#include "memformer/replay/mrbp.h"
+
+#include "memformer/replay/sweep.h"
+
+namespace mf {
+
+WindowResult mrbp(const Recurrence& model, std::span<const Segment> segments, const State& entry,
+                  RngKey key, const WindowOptions& options) {
+  const auto count = static_cast<std::int64_t>(segments.size());
+  check(count > 0, "mrbp: the window has no segments");
+  const auto at = [](std::int64_t t) { return static_cast<std::size_t>(t); };
+  const CategoryScope category(Category::activation);
+
+  WindowResult result;
+  result.scored = scored_targets(segments);
+  result.segment_losses.assign(segments.size(), 0.0);
+  std::vector<State>& memories = result.states;  // the replay buffer
+  memories.push_back(entry);
+
+  // Forward: the memory path of all segments but the last, which the backward loop begins with.
+  for (std::int64_t t = 0; t + 1 < count; ++t) {
+    Tape off = Tape::off();
+    const Pass pass{off, key.at(static_cast<std::uint64_t>(t)), options.mode, {}};
+    memories.push_back(
+        kept(model.next_state(pass, segments[at(t)], constants_of(memories.back()))));
+  }
+
+  // Backward: newest segment first, each on a tape of its own.
+  const double weight = loss_weight(segments, options.scale);
+  State gradient;  // G, at the state after segment t; empty: no loss lies behind it
+  for (std::int64_t t = count - 1; t >= 0; --t) {
+    Tape tape;
+    tape.check_finite(options.check_finite);
+    const Pass pass{tape, key.at(static_cast<std::uint64_t>(t)), options.mode, {}};
+    const LiveState memory = leaves_of(tape, memories[at(t)]);
+    std::vector<Seed> seeds;
+    {
+      const StepResult step = model.step(pass, segments[at(t)], memory);
+      if (t + 1 == count) {
+        memories.push_back(kept(step.next));
+      } else if (options.check_replay) {
+        require_same_bits(values_of(step.next), memories[at(t + 1)], t);
+      }
+      add_loss_seeds(seeds, step, weight);
+      add_state_seeds(seeds, step.next, gradient);
+      book_step(result, t, segments[at(t)], step, options);
+    }
+    tape.backward(seeds);
+    gradient = gradient_of(tape, memory, t);
+  }
+  result.entry_gradient = std::move(gradient);
+  return result;
+}
+
+}  // namespace mf

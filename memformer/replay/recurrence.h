@@ -1,0 +1,37 @@
+#pragma once
+
+#include <vector>
+
+#include "autograd/pass.h"
+#include "memformer/replay/segment.h"
+#include "memformer/replay/state.h"
+
+namespace mf {
+
+/// What one step gives. Absent parts have an undefined value.
+struct StepResult {
+  Var outputs;    ///< logits
+  Var loss;       ///< 0-d: the *sum* over the segment's scored targets
+  Var auxiliary;  ///< 0-d: a loss made inside the step, added to the window's loss with weight 1
+  LiveState next;
+};
+
+/// A model that reads segments one after the other: (x_t, M_t) -> (outputs_t, M_{t+1}).
+/// Back-propagation through time (mrbp, bptt, truncated) is written against this and knows nothing of
+/// Memformer. A step must be repeatable: all it draws comes from pass.key, and it has no side effects.
+/// It begins by replacing the state of rows that start a document by the initial state, on the tape, so
+/// that the parameters behind the initial state get their gradient wherever a document starts.
+class Recurrence {
+ public:
+  virtual ~Recurrence() = default;
+
+  /// Values for a window that continues nothing; rows are reset by their segments anyway.
+  virtual State initial_state(std::int64_t batch) const = 0;
+  /// The memory path only: what M_{t+1} needs, no decoder, no loss.
+  virtual LiveState next_state(const Pass& pass, const Segment& segment,
+                               const LiveState& state) const = 0;
+  virtual StepResult step(const Pass& pass, const Segment& segment, const LiveState& state) const = 0;
+  virtual std::vector<Parameter> parameters() const = 0;
+};
+
+}  // namespace mf

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "autograd/tape.h"
+
+namespace mf {
+
+/// What happens to the gradient where one segment's state becomes the next segment's input.
+struct Boundary {
+  /// 0: keep, the gradient flows through every boundary. 1: detach at each boundary. k: detach before
+  /// the segments k, 2k, .. of a window, counted from its first.
+  std::int64_t detach_every = 0;
+
+  bool cuts_before(std::int64_t segment) const {
+    return detach_every > 0 && segment > 0 && segment % detach_every == 0;
+  }
+};
+
+/// One tensor of a recurrent state. T is Tensor at rest and Var inside a pass.
+template <class T>
+struct StateEntry {
+  std::string name;
+  T value;
+  bool differentiable = true;  ///< false: carried only (token ids, counters, sampled indices)
+  Boundary boundary{};
+};
+
+/// The state handed from segment to segment: an ordered list, since models carry more than one tensor.
+/// It may grow over the first segments. `State` rests in buffers, `LiveState` belongs to one pass.
+using State = std::vector<StateEntry<Tensor>>;
+using LiveState = std::vector<StateEntry<Var>>;
+
+/// The values of a live state.
+State values_of(const LiveState& state);
+/// The same, booked in the memory ledger as states.
+State kept(const LiveState& state);
+/// The state as constants: nothing flows back into it.
+LiveState constants_of(const State& state);
+/// The state as fresh leaves of `tape`; what is not differentiable becomes constants.
+LiveState leaves_of(Tape& tape, const State& state);
+/// The state with the entries that `segment`'s boundary cuts made constant.
+LiveState cross_boundary(LiveState state, std::int64_t segment);
+/// The state with one rule for all its entries.
+State with_boundary(State state, Boundary boundary);
+/// Bytes of all entries.
+std::int64_t bytes_of(const State& state);
+
+/// Throws Error naming segment, entry and first differing element unless all bits agree.
+void require_same_bits(const State& replayed, const State& stored, std::int64_t segment);
+
+}  // namespace mf

@@ -1,0 +1,19 @@
+#pragma once
+
+#include "memformer/replay/window.h"
+
+/// The pieces that mrbp and bptt share: seeds, gradients of a state, bookkeeping.
+namespace mf {
+
+/// Seeds the step's loss with `weight` and its auxiliary loss with 1.
+void add_loss_seeds(std::vector<Seed>& seeds, const StepResult& step, double weight);
+/// Seeds the next state with the gradient G that came back from the segment after it.
+void add_state_seeds(std::vector<Seed>& seeds, const LiveState& next, const State& gradient);
+/// The gradient at the state that entered segment `t`, after the sweep; undefined where it is not
+/// differentiable, where no gradient arrived and where the boundary before `t` cuts.
+State gradient_of(const Tape& tape, const LiveState& memory, std::int64_t t);
+/// Adds the step's losses to the result and shows its outputs to the observer.
+void book_step(WindowResult& result, std::int64_t t, const Segment& segment, const StepResult& step,
+               const WindowOptions& options);
+
+}  // namespace mf

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "memformer/replay/recurrence.h"
+
+namespace mf {
+
+/// How the losses of a window become one number.
+enum class LossScale { mean, sum };
+
+struct WindowOptions {
+  LossScale scale = LossScale::mean;  ///< mean over the window's scored targets, or their sum
+  Mode mode = Mode::train;
+  /// Audit: compare every replayed state bit for bit with the stored one (mrbp only).
+  bool check_replay = true;
+  /// Anomaly mode: the first NaN or infinity is an Error naming op, module and shapes.
+  bool check_finite = false;
+  /// Sees each step's outputs before they are freed (undefined where nothing was scored).
+  std::function<void(std::int64_t segment, const Segment&, const Tensor& outputs)> observe;
+};
+
+/// What a pass over a window leaves besides the gradients, which are added to Parameter::grad.
+struct WindowResult {
+  double loss_sum = 0.0;    ///< over all scored targets
+  std::int64_t scored = 0;
+  double auxiliary = 0.0;
+  std::vector<double> segment_losses;  ///< sums; 0 where nothing was scored
+  /// d(loss)/d(M_t), the state that entered the window; undefined where not differentiable.
+  State entry_gradient;
+  /// M_t .. M_T: the state before each segment, and the one after the last.
+  std::vector<State> states;
+
+  double mean_loss() const { return scored ? loss_sum / static_cast<double>(scored) : 0.0; }
+};
+
+/// The weight of each scored target's loss: 1/scored or 1. Known before the sweep.
+double loss_weight(std::span<const Segment> segments, LossScale scale);
+std::int64_t scored_targets(std::span<const Segment> segments);
+
+/// A window of `horizon` segments that slides over a stream by `stride` (1..horizon): the oldest
+/// segments are dropped, and the state before the oldest one kept becomes the entry state. That state
+/// was made with older weights; everything after it is recomputed.
+class SlidingWindow {
+ public:
+  SlidingWindow(std::int64_t horizon, std::int64_t stride);
+
+  /// Takes segments from `next` until the window is full; returns false if the stream ended first.
+  bool fill(const std::function<bool(Segment&)>& next);
+  std::span<const Segment> segments() const { return segments_; }
+  /// Drops the oldest `stride` segments; returns the state to enter the next window with.
+  State advance(const WindowResult& result);
+
+  std::int64_t horizon() const { return horizon_; }
+  std::int64_t stride() const { return stride_; }
+
+ private:
+  std::int64_t horizon_;
+  std::int64_t stride_;
+  std::vector<Segment> segments_;
+};
+
+}  // namespace mf

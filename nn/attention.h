@@ -1,0 +1,51 @@
+#pragma once
+
+#include <optional>
+
+#include "autograd/ops/attention.h"
+#include "nn/linear.h"
+#include "nn/positions.h"
+
+namespace mf {
+
+/// What one attention call may see.
+struct AttentionScope {
+  Tensor mask;          ///< u8, 1 = attend, broadcasts to [B, H, T, S]; undefined: everything
+  Var bias;             ///< added to the logits, broadcasts to [B, H, T, S]; undefined: none
+  bool causal = false;  ///< query i sees keys up to i
+};
+
+/// [B, T, heads * D] as [B, heads, T, D] and back: views, nothing is copied.
+Var split_heads(const Var& x, std::int64_t heads);
+Var merge_heads(const Var& x);
+
+/// Multi-head attention with projections:
+///   out = concat_h softmax(Q_h K_h^T / sqrt(D)) V_h W_O,  Q = x W_Q, K = c W_K, V = c W_V.
+/// x: [B, T, width]; context c: [B, S, width] (x itself for self-attention). Result: [B, T, width].
+struct MultiHeadAttention {
+  Linear query, key, value, output;
+  /// The table R [2 * reach - 1, D] of the paper's first version; undefined for plain attention.
+  std::optional<Embedding> relative;
+  std::int64_t heads = 1;
+  double dropout_probability = 0.0;
+
+  MultiHeadAttention() = default;
+  MultiHeadAttention(std::int64_t width, std::int64_t head_count, bool bias, double dropout_p,
+                     RngKey rng, DType dtype);
+  /// Adds the relative table, for self-attention over at most `reach` positions.
+  void use_relative_positions(std::int64_t reach, RngKey rng, DType dtype);
+
+  Var operator()(const Pass& pass, const Var& x, const Var& context,
+                 const AttentionScope& seen = {}) const;
+
+  template <class F>
+  void each(F&& fn) const {
+    fn("query", query);
+    fn("key", key);
+    fn("value", value);
+    fn("output", output);
+    fn("relative", relative);
+  }
+};
+
+}  // namespace mf

@@ -1,0 +1,32 @@
+#pragma once
+
+#include "autograd/ops/linear.h"
+#include "autograd/pass.h"
+#include "nn/init.h"
+
+namespace mf {
+
+/// y = x W + b. x: [.., in]; W: [in, out]; b: [out] or none. Result: [.., out].
+struct Linear {
+  Parameter weight;
+  Parameter bias;  ///< undefined without bias
+
+  Linear() = default;
+  Linear(std::int64_t in, std::int64_t out, bool with_bias, RngKey key, DType dtype)
+      : weight(uniform_fan_in({in, out}, in, key.at("weight"), dtype)),
+        bias(with_bias ? constant_parameter({out}, 0.0, dtype) : Parameter{}) {}
+
+  Var operator()(const Pass& pass, const Var& x) const {
+    const ModuleScope scope(pass);
+    return bias.defined() ? linear(x, pass.tape.param(weight), pass.tape.param(bias))
+                          : linear(x, pass.tape.param(weight));
+  }
+
+  template <class F>
+  void each(F&& fn) const {
+    fn("weight", weight);
+    fn("bias", bias);
+  }
+};
+
+}  // namespace mf

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "autograd/parameter.h"
+
+namespace mf {
+
+/// Collects the parameters of a layer. A layer lists its members in `each`:
+///   template <class F> void each(F&& fn) const { fn("weight", weight); fn("bias", bias); }
+/// Members are Parameters, layers, vectors of layers or optional layers; undefined parameters and
+/// parameters already met (tied ones) are passed over.
+class ParameterCollector {
+ public:
+  template <class Member>
+  void operator()(const std::string& name, const Member& member) {
+    const std::string path = prefix_.empty() ? name : prefix_ + "." + name;
+    if constexpr (std::is_same_v<Member, Parameter>) {
+      if (!member.defined() || !seen_.insert(member.identity()).second) return;
+      Parameter parameter = member;
+      parameter.set_name(path);
+      parameters_.push_back(parameter);
+    } else if constexpr (requires { member.has_value(); }) {
+      if (member.has_value()) (*this)(name, *member);
+    } else if constexpr (requires { member.begin(); }) {
+      for (std::size_t i = 0; i < member.size(); ++i) (*this)(name + "." + std::to_string(i), member[i]);
+    } else {
+      const std::string outer = std::exchange(prefix_, path);
+      member.each(*this);
+      prefix_ = outer;
+    }
+  }
+
+  std::vector<Parameter> take() { return std::move(parameters_); }
+
+ private:
+  std::string prefix_;
+  std::unordered_set<const void*> seen_;
+  std::vector<Parameter> parameters_;
+};
+
+/// Every parameter of `layer`, in the order of its members; each gets its path as its name, such as
+/// "encoder.layers.0.self_attention.query.weight".
+template <class Layer>
+std::vector<Parameter> parameters(const Layer& layer) {
+  ParameterCollector collector;
+  layer.each(collector);
+  return collector.take();
+}
+
+/// Sets every gradient to "none yet".
+inline void zero_grad(std::vector<Parameter>& parameters) {
+  for (Parameter& parameter : parameters) parameter.zero_grad();
+}
+
+}  // namespace mf

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace mf {
+
+/// Threads that kernels may use; at least 1. Starts at OpenMP's default (OMP_NUM_THREADS).
+int threads();
+void set_threads(int count);
+
+namespace detail {
+
+/// Calls fn(begin, end) over chunks of 0..n-1, in parallel where the work is worth it. The only
+/// place that starts threads. Chunk borders depend on n and on the cost of one item (in elementary
+/// operations), never on the number of threads: threads only pick chunks, so results do not depend
+/// on them as long as fn's result for an item does not depend on its chunk or, where it does, on
+/// the chunk's borders alone.
+void parallel_chunks(std::int64_t n, std::int64_t cost_per_item,
+                     const std::function<void(std::int64_t begin, std::int64_t end)>& fn);
+
+}  // namespace detail
+}  // namespace mf

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+
+#include "tensor/memory.h"
+
+namespace mf::cpu_kernels {
+
+/// `count` uninitialised elements for the life of the object, from the counted allocator.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(std::int64_t count)
+      : bytes_(count * static_cast<std::int64_t>(sizeof(T))),
+        data_(static_cast<T*>(detail::allocate(cpu, bytes_, Category::workspace))) {}
+  ~Scratch() { detail::deallocate(cpu, data_, bytes_, Category::workspace); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  T* data() const { return data_; }
+
+ private:
+  std::int64_t bytes_;
+  T* data_;
+};
+
+}  // namespace mf::cpu_kernels

@@ -1,0 +1,192 @@
+#pragma once
+
+#include "tensor/backend.h"
+
+/// Value and derivative of each elementwise function, written once for every device. `M` supplies
+/// exp, log, sqrt, tanh and erf of the device (on the CPU: cpu/vector_math.h). `derivative` is
+/// given y = value(x) too and uses whichever is cheaper. NaN stays NaN.
+namespace mf::formulas {
+
+struct Negative {
+  template <class M, class T>
+  static constexpr T value(T x) {
+    return -x;
+  }
+  template <class M, class T>
+  static constexpr T derivative(T, T) {
+    return T{-1};
+  }
+};
+
+struct Exp {
+  template <class M, class T>
+  static constexpr T value(T x) {
+    return M::exp(x);
+  }
+  template <class M, class T>
+  static constexpr T derivative(T, T y) {  // exp' = exp
+    return y;
+  }
+};
+
+struct Log {
+  template <class M, class T>
+  static constexpr T value(T x) {
+    return M::log(x);
+  }
+  template <class M, class T>
+  static constexpr T derivative(T x, T) {  // 1 / x
+    return T{1} / x;
+  }
+};
+
+struct Sqrt {
+  template <class M, class T>
+  static constexpr T value(T x) {
+    return M::sqrt(x);
+  }
+  template <class M, class T>
+  static constexpr T derivative(T, T y) {  // 1 / (2 sqrt x)
+    return T{0.5} / y;
+  }
+};
+
+struct Square {
+  template <class M, class T>
+  static constexpr T value(T x) {
+    return x * x;
+  }
+  template <class M, class T>
+  static constexpr T derivative(T x, T) {  // 2 x
+    return T{2} * x;
+  }
+};
+
+struct Reciprocal {
+  template <class M, class T>
+  static constexpr T value(T x) {
+    return T{1} / x;
+  }
+  template <class M, class T>
+  static constexpr T derivative(T, T y) {  // -1 / x^2
+    return -(y * y);
+  }
+};
+
+struct Tanh {
+  template <class M, class T>
+  static constexpr T value(T x) {
+    return M::tanh(x);
+  }
+  template <class M, class T>
+  static constexpr T derivative(T, T y) {  // 1 - tanh^2
+    return T{1} - y * y;
+  }
+};
+
+struct Sigmoid {
+  template <class M, class T>
+  static constexpr T value(T x) {  // 1 / (1 + e^-x)
+    return T{1} / (T{1} + M::exp(-x));
+  }
+  template <class M, class T>
+  static constexpr T derivative(T, T y) {  // s (1 - s)
+    return y * (T{1} - y);
+  }
+};
+
+struct Relu {
+  template <class M, class T>
+  static constexpr T value(T x) {  // max(x, 0); written so that NaN passes
+    return x < T{0} ? T{0} : x;
+  }
+  template <class M, class T>
+  static constexpr T derivative(T x, T) {  // 1 where x > 0, and 0 at 0
+    return x > T{0} ? T{1} : T{0};
+  }
+};
+
+struct Silu {
+  template <class M, class T>
+  static constexpr T value(T x) {  // x s(x), s = sigmoid
+    return x * Sigmoid::value<M>(x);
+  }
+  template <class M, class T>
+  static constexpr T derivative(T x, T) {  // s + x s (1 - s)
+    const T s = Sigmoid::value<M>(x);
+    return s * (T{1} + x * (T{1} - s));
+  }
+};
+
+struct Gelu {
+  static constexpr double kInverseSqrt2 = 0.70710678118654752440;
+  static constexpr double kInverseSqrt2Pi = 0.39894228040143267794;
+
+  /// Phi(x) = (1 + erf(x / sqrt 2)) / 2, the normal distribution function.
+  template <class M, class T>
+  static constexpr T phi(T x) {
+    return T{0.5} + T{0.5} * M::erf(x * static_cast<T>(kInverseSqrt2));
+  }
+  template <class M, class T>
+  static constexpr T value(T x) {  // x Phi(x)
+    return x * phi<M>(x);
+  }
+  template <class M, class T>
+  static constexpr T derivative(T x, T) {  // Phi(x) + x e^(-x^2 / 2) / sqrt(2 pi)
+    return phi<M>(x) + x * M::exp(T{-0.5} * x * x) * static_cast<T>(kInverseSqrt2Pi);
+  }
+};
+
+struct GeluTanh {
+  static constexpr double kSqrt2OverPi = 0.79788456080286535588;
+  static constexpr double kCubic = 0.044715;
+
+  /// t = tanh(sqrt(2 / pi) (x + 0.044715 x^3))
+  template <class M, class T>
+  static constexpr T inner_tanh(T x) {
+    return M::tanh(static_cast<T>(kSqrt2OverPi) * (x + static_cast<T>(kCubic) * x * x * x));
+  }
+  template <class M, class T>
+  static constexpr T value(T x) {  // x (1 + t) / 2
+    return T{0.5} * x * (T{1} + inner_tanh<M>(x));
+  }
+  template <class M, class T>
+  static constexpr T derivative(T x, T) {  // (1 + t) / 2 + x (1 - t^2) u' / 2, u' as below
+    const T t = inner_tanh<M>(x);
+    const T slope = static_cast<T>(kSqrt2OverPi) * (T{1} + static_cast<T>(3 * kCubic) * x * x);
+    return T{0.5} * (T{1} + t) + T{0.5} * x * (T{1} - t * t) * slope;
+  }
+};
+
+/// Calls `fn(Formula{})` with the struct behind `function`.
+template <class F>
+constexpr void visit(Unary function, F&& fn) {
+  switch (function) {
+    case Unary::negative:
+      return fn(Negative{});
+    case Unary::exp:
+      return fn(Exp{});
+    case Unary::log:
+      return fn(Log{});
+    case Unary::sqrt:
+      return fn(Sqrt{});
+    case Unary::square:
+      return fn(Square{});
+    case Unary::reciprocal:
+      return fn(Reciprocal{});
+    case Unary::tanh:
+      return fn(Tanh{});
+    case Unary::sigmoid:
+      return fn(Sigmoid{});
+    case Unary::relu:
+      return fn(Relu{});
+    case Unary::silu:
+      return fn(Silu{});
+    case Unary::gelu:
+      return fn(Gelu{});
+    case Unary::gelu_tanh:
+      return fn(GeluTanh{});
+  }
+}
+
+}  // namespace mf::formulas

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include "tensor/device.h"
+
+namespace mf {
+
+/// What a block is for. The ledger sums to the active bytes.
+enum class Category : std::uint8_t { activation, parameter, gradient, state, optimizer, workspace };
+inline constexpr int kCategories = 6;
+std::string_view name_of(Category category);
+
+/// All figures in bytes.
+struct MemoryStats {
+  std::int64_t active = 0;  ///< in live tensors, as requested: does not depend on caching or rounding
+  std::int64_t peak = 0;    ///< largest `active` since the start or since `reset_peak`
+  std::int64_t cached = 0;  ///< held by the allocator for reuse; not part of `active`
+  std::array<std::int64_t, kCategories> by_category{};  ///< sums to `active`
+};
+
+MemoryStats memory_stats(Device device = cpu);
+void reset_peak(Device device = cpu);
+/// Gives every cached block back to the system.
+void release_cached(Device device = cpu);
+
+/// New blocks of this thread belong to `category` while the scope lives.
+class CategoryScope {
+ public:
+  explicit CategoryScope(Category category);
+  ~CategoryScope();
+  CategoryScope(const CategoryScope&) = delete;
+  CategoryScope& operator=(const CategoryScope&) = delete;
+
+ private:
+  Category previous_;
+};
+
+/// Peak of active bytes inside a block of code; scopes nest and do not disturb `memory_stats().peak`.
+class PeakScope {
+ public:
+  explicit PeakScope(Device device = cpu);
+  ~PeakScope();
+  PeakScope(const PeakScope&) = delete;
+  PeakScope& operator=(const PeakScope&) = delete;
+
+  /// Largest active bytes since the scope began.
+  std::int64_t peak() const;
+  /// The same above what was active when the scope began.
+  std::int64_t growth() const { return peak() - start_; }
+
+ private:
+  Device device_;
+  std::int64_t start_ = 0;
+  std::int64_t outer_peak_ = 0;
+};
+
+namespace detail {
+
+/// A block from the caching allocator. Throws Error when the device has no memory left, naming the
+/// requested, active, cached and peak bytes. `bytes` may be 0.
+void* allocate(Device device, std::int64_t bytes, Category category);
+void deallocate(Device device, void* data, std::int64_t bytes, Category category) noexcept;
+/// Books `bytes` of a live block under another category.
+void move_category(Device device, std::int64_t bytes, Category from, Category to);
+/// Category of the innermost CategoryScope of this thread.
+Category current_category();
+
+}  // namespace detail
+
+}  // namespace mf

@@ -1,0 +1,85 @@
+#include "tensor/shape.h"
+
+#include <algorithm>
+
+namespace mf {
+
+Shape::Shape(std::initializer_list<std::int64_t> extents)
+    : Shape(std::span<const std::int64_t>(extents.begin(), extents.size())) {}
+
+Shape::Shape(std::span<const std::int64_t> extents) {
+  for (const std::int64_t extent : extents) append(extent);
+}
+
+std::int64_t Shape::elements() const {
+  std::int64_t count = 1;
+  for (const std::int64_t extent : *this) {
+    std::int64_t product = 0;
+    check(!__builtin_mul_overflow(count, extent, &product),
+          "shape: {} has more elements than fit 64 bits", *this);
+    count = product;
+  }
+  return count;
+}
+
+void Shape::append(std::int64_t extent) {
+  check(rank_ < kMaxRank, "shape: more than {} dimensions; merge some with reshape", kMaxRank);
+  check(extent >= 0, "shape: negative extent {}; extents count elements", extent);
+  extents_[static_cast<std::size_t>(rank_++)] = extent;
+}
+
+Shape Shape::without(int axis) const {
+  Shape result;
+  for (int i = 0; i < rank_; ++i)
+    if (i != (axis < 0 ? axis + rank_ : axis)) result.append((*this)[i]);
+  return result;
+}
+
+Shape Shape::with(int axis, std::int64_t extent) const {
+  Shape result = *this;
+  result[axis] = extent;
+  return result;
+}
+
+bool operator==(const Shape& a, const Shape& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end());
+}
+
+std::string describe(const Shape& shape) {
+  std::string text = "[";
+  for (int i = 0; i < shape.rank(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+Shape row_major_strides(const Shape& shape) {
+  Shape strides = shape;
+  std::int64_t step = 1;
+  for (int i = shape.rank() - 1; i >= 0; --i) {
+    strides[i] = step;
+    step *= std::max<std::int64_t>(shape[i], 1);
+  }
+  return strides;
+}
+
+int resolve_axis(int axis, int rank, std::string_view operation) {
+  check(axis >= -rank && axis < rank,
+        "{}: axis {} is out of range for rank {}; valid axes are {} to {}", operation, axis, rank,
+        -rank, rank - 1);
+  return axis < 0 ? axis + rank : axis;
+}
+
+Shape broadcast(const Shape& a, const Shape& b, std::string_view operation) {
+  const int rank = std::max(a.rank(), b.rank());
+  Shape result;
+  for (int i = -rank; i < 0; ++i) {
+    const std::int64_t x = -i <= a.rank() ? a[i] : 1;
+    const std::int64_t y = -i <= b.rank() ? b[i] : 1;
+    check(x == y || x == 1 || y == 1,
+          "{}: shapes do not broadcast; {} and {} differ at axis {}; extents must be equal or 1",
+          operation, a, b, i);
+    result.append(x == 1 ? y : x);
+  }
+  return result;
+}
+
+}  // namespace mf

@@ -1,0 +1,230 @@
+#include <doctest/doctest.h>
+
+#include <limits>
+
+#include "tensor/memory.h"
+#include "tests/tensor/kernel_checks.h"
+
+using namespace mf;
+using namespace mf::test;
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+struct Sizes {
+  std::int64_t batch, heads, queries, keys, width, value_width;
+};
+
+struct Inputs {
+  Tensor q, k, v, mask, bias, gout;
+  Sizes sizes;
+
+  Inputs(const Sizes& s, DType dtype, bool with_mask, bool with_bias)
+      : q(random_tensor({s.batch, s.heads, s.queries, s.width}, dtype, 1)),
+        k(random_tensor({s.batch, s.heads, s.keys, s.width}, dtype, 2)),
+        v(random_tensor({s.batch, s.heads, s.keys, s.value_width}, dtype, 3)),
+        gout(random_tensor({s.batch, s.heads, s.queries, s.value_width}, dtype, 5)),
+        sizes(s) {
+    if (with_bias) bias = random_tensor({1, s.heads, s.queries, s.keys}, dtype, 4);
+    if (!with_mask) return;
+    // Row 0 of batch 0 sees nothing; the others a scattered half of the keys.
+    std::vector<std::uint8_t> bits(static_cast<std::size_t>(s.batch * s.queries * s.keys));
+    for (std::size_t i = 0; i < bits.size(); ++i)
+      bits[i] = static_cast<std::int64_t>(i) >= s.keys && RngKey{9}.uniform(i) < 0.5;
+    mask = from_host<std::uint8_t>(bits, {s.batch, 1, s.queries, s.keys});
+  }
+};
+
+/// Everything that attention and its backward return, by plain f64 loops from the definitions: the
+/// gradients go through the whole softmax Jacobian, not through the kernel's shortcut.
+struct Oracle {
+  std::vector<double> out, log_sum, map, gq, gk, gv, gbias;
+
+  Oracle(const Inputs& in, const AttentionOptions& options) {
+    const Sizes& s = in.sizes;
+    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+    const auto q = values(in.q), k = values(in.k), v = values(in.v), gout = values(in.gout);
+    const Shape scores{s.batch, s.heads, s.queries, s.keys};
+    const auto bias = in.bias.defined() ? values(in.bias.expand(scores).contiguous())
+                                        : std::vector<double>(size(scores.elements()));
+    const auto mask = in.mask.defined()
+                          ? in.mask.expand(scores).contiguous().to_vector<std::uint8_t>()
+                          : std::vector<std::uint8_t>(size(scores.elements()), 1);
+    out.resize(gout.size()), log_sum.resize(size(s.batch * s.heads * s.queries));
+    map.resize(mask.size()), gbias.resize(mask.size());
+    gq.resize(q.size()), gk.resize(k.size()), gv.resize(v.size());
+    const double scale =
+        options.scale != 0.0 ? options.scale : 1.0 / std::sqrt(static_cast<double>(s.width));
+    for (std::int64_t head = 0; head < s.batch * s.heads; ++head) {
+      for (std::int64_t i = 0; i < s.queries; ++i) {
+        const std::int64_t row = head * s.queries + i;
+        std::vector<double> logit(size(s.keys)), p(size(s.keys)), factor(size(s.keys)),
+            gp(size(s.keys));
+        double sum = 0.0;
+        for (std::int64_t j = 0; j < s.keys; ++j) {
+          const std::int64_t at = row * s.keys + j;
+          double product = 0.0;
+          for (std::int64_t d = 0; d < s.width; ++d)
+            product += q[size(row * s.width + d)] * k[size((head * s.keys + j) * s.width + d)];
+          const bool seen =
+              mask[size(at)] != 0 && (!options.causal || j <= i + (s.keys - s.queries));
+          logit[size(j)] = (scale * product + bias[size(at)]) / options.temperature;
+          p[size(j)] = seen ? std::exp(logit[size(j)]) : 0.0;
+          sum += p[size(j)];
+          const bool keep = options.key.uniform(static_cast<std::uint64_t>(at)) >= options.dropout;
+          factor[size(j)] = keep ? 1.0 / (1.0 - options.dropout) : 0.0;
+        }
+        log_sum[size(row)] = std::log(sum);
+        for (std::int64_t j = 0; j < s.keys; ++j) {
+          if (sum > 0.0) p[size(j)] /= sum;
+          const double weight = p[size(j)] * factor[size(j)];
+          map[size(row * s.keys + j)] = weight;
+          for (std::int64_t e = 0; e < s.value_width; ++e) {
+            const double g = gout[size(row * s.value_width + e)];
+            const std::size_t at = size((head * s.keys + j) * s.value_width + e);
+            out[size(row * s.value_width + e)] += weight * v[at];
+            gv[at] += weight * g;
+            gp[size(j)] += g * v[at] * factor[size(j)];
+          }
+        }
+        for (std::int64_t j = 0; j < s.keys; ++j) {
+          double glogit = 0.0;
+          for (std::int64_t l = 0; l < s.keys; ++l)
+            glogit += gp[size(l)] * p[size(l)] * ((l == j ? 1.0 : 0.0) - p[size(j)]);
+          gbias[size(row * s.keys + j)] = glogit / options.temperature;
+          for (std::int64_t d = 0; d < s.width; ++d) {
+            const std::size_t query = size(row * s.width + d);
+            const std::size_t key = size((head * s.keys + j) * s.width + d);
+            gq[query] += glogit * scale / options.temperature * k[key];
+            gk[key] += glogit * scale / options.temperature * q[query];
+          }
+        }
+      }
+    }
+  }
+};
+
+void check_against_oracle(const Inputs& in, const AttentionOptions& options) {
+  const Oracle oracle(in, options);
+  const double limit = in.q.dtype() == DType::f64 ? 1e-11 : 5e-5;
+  const auto result = attention(in.q, in.k, in.v, in.mask, in.bias, options, true);
+  CHECK(close(result.out, oracle.out, limit));
+  CHECK(close(result.log_sum, oracle.log_sum, limit));
+  CHECK(close(result.map, oracle.map, limit));
+  CHECK(same_bits(attention(in.q, in.k, in.v, in.mask, in.bias, options).out.clone(),
+                  result.out.clone()));
+  const auto grads = attention_backward(in.q, in.k, in.v, in.mask, in.bias, options, result.out,
+                                        result.log_sum, in.gout, {});
+  CHECK(close(grads.q, oracle.gq, limit));
+  CHECK(close(grads.k, oracle.gk, limit));
+  CHECK(close(grads.v, oracle.gv, limit));
+  if (in.bias.defined()) CHECK(close(grads.bias, oracle.gbias, limit));
+}
+
+}  // namespace
+
+TEST_CASE("attention: forward and backward equal the f64 loops for every combination of options") {
+  const Sizes sizes[] = {
+      {2, 3, 5, 7, 4, 6}, {1, 2, 1, 1, 1, 1}, {1, 1, 9, 4, 8, 3}, {2, 1, 33, 65, 16, 16}};
+  for (const DType dtype : kFloats) {
+    for (const Sizes& s : sizes) {
+      for (int choice = 0; choice < 16; ++choice) {
+        AttentionOptions options;
+        options.causal = choice & 1;
+        options.dropout = choice & 2 ? 0.3 : 0.0;
+        options.temperature = choice & 2 ? 1.7 : 1.0;
+        options.scale = choice & 4 ? 0.4 : 0.0;
+        options.key = RngKey{77};
+        check_against_oracle(Inputs(s, dtype, choice & 4, choice & 8), options);
+      }
+    }
+  }
+}
+
+TEST_CASE("attention: several blocks of queries give the same as the f64 loops") {
+  AttentionOptions options;
+  options.dropout = 0.2;
+  for (const bool causal : {false, true}) {
+    options.causal = causal;
+    check_against_oracle(Inputs({1, 1, 70, 2100, 2, 3}, DType::f64, false, true), options);
+    check_against_oracle(Inputs({1, 1, 300, 290, 4, 2}, DType::f64, true, false), options);
+  }
+}
+
+TEST_CASE("attention: strided inputs give the same as contiguous ones") {
+  const Inputs in({2, 3, 6, 9, 4, 5}, DType::f64, true, true);
+  const auto heads_inside = [](const Tensor& x) {
+    return x.transpose(1, 2).contiguous().transpose(1, 2);
+  };
+  const AttentionOptions options;
+  const auto plain = attention(in.q, in.k, in.v, in.mask, in.bias, options);
+  const auto strided = attention(heads_inside(in.q), awkward(in.k), heads_inside(in.v),
+                                 awkward(in.mask), awkward(in.bias), options);
+  CHECK(close(strided.out, values(plain.out)));
+  const auto gradients = attention_backward(in.q, in.k, in.v, in.mask, in.bias, options, plain.out,
+                                            plain.log_sum, in.gout, {});
+  const auto again =
+      attention_backward(heads_inside(in.q), awkward(in.k), awkward(in.v), awkward(in.mask),
+                         in.bias, options, plain.out, plain.log_sum, awkward(in.gout), {});
+  CHECK(close(again.q, values(gradients.q)));
+  CHECK(close(again.k, values(gradients.k)));
+  CHECK(close(again.v, values(gradients.v)));
+  CHECK(close(again.bias, values(gradients.bias)));
+}
+
+TEST_CASE("attention: a fully masked row gives zeros, log-sum -inf and no gradient") {
+  Inputs in({1, 1, 3, 4, 2, 2}, DType::f32, true, false);
+  const auto result = attention(in.q, in.k, in.v, in.mask, {}, {}, true);
+  CHECK(result.log_sum.to_vector<float>()[0] == -std::numeric_limits<float>::infinity());
+  const auto zero_row = [](const Tensor& x) {
+    return close(x.slice(2, 0, 1), std::vector<double>(static_cast<std::size_t>(x.size(3)), 0.0));
+  };
+  CHECK(zero_row(result.out));
+  CHECK(zero_row(result.map));
+  const auto grads = attention_backward(in.q, in.k, in.v, in.mask, {}, {}, result.out,
+                                        result.log_sum, in.gout, {});
+  CHECK(zero_row(grads.q));
+  CHECK(count_nonfinite(grads.k.contiguous()) == 0);
+  CHECK(count_nonfinite(grads.v.contiguous()) == 0);
+}
+
+TEST_CASE("attention: no keys and no queries") {
+  const Inputs no_keys({1, 2, 3, 0, 4, 5}, DType::f32, false, false);
+  const auto result = attention(no_keys.q, no_keys.k, no_keys.v, {}, {}, {});
+  CHECK(close(result.out, std::vector<double>(30, 0.0)));
+  CHECK(close(result.log_sum, std::vector<double>(6, -kInfinity)));
+  const auto grads = attention_backward(no_keys.q, no_keys.k, no_keys.v, {}, {}, {}, result.out,
+                                        result.log_sum, no_keys.gout, {});
+  CHECK(close(grads.q, std::vector<double>(24, 0.0)));
+  const Inputs no_queries({1, 2, 0, 3, 4, 5}, DType::f32, false, false);
+  const auto none = attention(no_queries.q, no_queries.k, no_queries.v, {}, {}, {});
+  CHECK(none.out.elements() == 0);
+  const auto none_grads = attention_backward(no_queries.q, no_queries.k, no_queries.v, {}, {}, {},
+                                             none.out, none.log_sum, no_queries.gout, {});
+  CHECK(close(none_grads.k, std::vector<double>(24, 0.0)));
+}
+
+TEST_CASE("attention: same bits on 1, 2, 3 and 4 threads") {
+  const Inputs in({3, 3, 65, 70, 16, 17}, DType::f32, true, true);
+  AttentionOptions options;
+  options.dropout = 0.1;
+  const auto forward = [&] { return attention(in.q, in.k, in.v, in.mask, in.bias, options); };
+  CHECK(same_on_any_threads([&] { return forward().out.clone(); }));
+  const auto result = forward();
+  const auto backward = [&] {
+    return attention_backward(in.q, in.k, in.v, in.mask, in.bias, options, result.out,
+                              result.log_sum, in.gout, {});
+  };
+  CHECK(same_on_any_threads([&] { return backward().q.clone(); }));
+  CHECK(same_on_any_threads([&] { return backward().k.clone(); }));
+  CHECK(same_on_any_threads([&] { return backward().v.clone(); }));
+  CHECK(same_on_any_threads([&] { return backward().bias.clone(); }));
+}
+
+TEST_CASE("attention: memory grows by a block of scores, not by queries x keys") {
+  const Inputs in({1, 1, 2048, 2048, 4, 4}, DType::f32, false, false);
+  const PeakScope peak;
+  const auto result = attention(in.q, in.k, in.v, {}, {}, {});
+  CHECK(peak.growth() < 1024 * 1024);
+}
