@@ -233,6 +233,15 @@ TensorFile load(const std::string& path, Checksums checksums) {
   return within("load: " + path, [&] { return read_tensors(path, checksums); });
 }
 
+std::string read_file(const std::string& path) {
+  return within("read_file: " + path, [&] {
+    const detail::InputFile input(path);
+    std::string content(static_cast<std::size_t>(input.size()), '\0');
+    input.read(0, std::as_writable_bytes(std::span(content)));
+    return content;
+  });
+}
+
 void write_file_atomically(const std::string& path, std::string_view content) {
   within("write_file_atomically: " + path, [&] {
     detail::Replacement replacement(path);

@@ -40,6 +40,9 @@ void save(const std::string& path, const TensorFile& file);
 /// hostile or damaged files give an Error that names the path, the field and the values.
 TensorFile load(const std::string& path, Checksums checksums = Checksums::required);
 
+/// The whole content of a regular file. Throws Error naming the path and the system's reason.
+std::string read_file(const std::string& path);
+
 /// Replaces the content of `path` in the same all-or-nothing way.
 void write_file_atomically(const std::string& path, std::string_view content);
 

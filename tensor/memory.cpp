@@ -86,7 +86,7 @@ class CachingAllocator {
   }
 
   void count(std::int64_t bytes, Category category) {
-    stats_.active += bytes;
+    if (category != Category::workspace) stats_.active += bytes;
     stats_.by_category[static_cast<std::size_t>(category)] += bytes;
   }
 

@@ -8,17 +8,19 @@
 
 namespace mf {
 
-/// What a block is for. The ledger sums to the active bytes.
+/// What a block is for. The ledger sums to the active bytes. `workspace` is what kernels hold while they
+/// run: how much that is at once depends on how threads overlap, so it is counted apart.
 enum class Category : std::uint8_t { activation, parameter, gradient, state, optimizer, workspace };
 inline constexpr int kCategories = 6;
 std::string_view name_of(Category category);
 
 /// All figures in bytes.
 struct MemoryStats {
-  std::int64_t active = 0;  ///< in live tensors, as requested: does not depend on caching or rounding
+  std::int64_t active = 0;  ///< in live tensors, as requested: no caching, rounding or workspace
   std::int64_t peak = 0;    ///< largest `active` since the start or since `reset_peak`
   std::int64_t cached = 0;  ///< held by the allocator for reuse; not part of `active`
-  std::array<std::int64_t, kCategories> by_category{};  ///< sums to `active`
+  /// Sums to `active`, workspace left out.
+  std::array<std::int64_t, kCategories> by_category{};
 };
 
 MemoryStats memory_stats(Device device = cpu);

@@ -21,14 +21,15 @@ struct AttentionOutput {
 
 namespace ops {
 
-/// out_i = sum_j w_ij v_j, w_i = softmax_j(logit_i), then dropped out;
-/// logit_ij = (scale * q_i . k_j + bias_ij) / temperature, -inf where masked or not causal.
+/// out_i = sum_j d_ij w_ij v_j, w_i = softmax_j(logit_i), d_ij the dropout factor, 0 or 1 / (1 -
+/// p); logit_ij = (scale * q_i . k_j + bias_ij) / temperature, -inf where masked or not causal.
 /// query: [B, H, T, D], key: [B, H, S, D], value: [B, H, S, E], one dtype. A row with every key
-/// masked gives zeros. Saves: query, key, value, out, log_sum, and bias and mask if given; never T
-/// x S. Gradients, with dw_ij = gout_i . v_j (dropped out as w) and ds_ij = w_ij (dw_ij - gout_i .
-/// out_i): gv_j = sum_i w_ij gout_i, gbias = ds / temperature, gq_i = scale / temperature * sum_j
-/// ds_ij k_j, gk_j = scale / temperature * sum_i ds_ij q_i. Throws Error if shapes do not fit, the
-/// temperature is not positive or dropout is not in [0, 1).
+/// masked gives zeros.
+/// Saves: query, key, value, out, log_sum, and bias and mask if given; never T x S.
+/// Gradients, with ds_ij = w_ij (d_ij gout_i . v_j - gout_i . out_i) / temperature:
+/// gv_j = sum_i d_ij w_ij gout_i, gq_i = scale * sum_j ds_ij k_j, gk_j = scale * sum_i ds_ij q_i,
+/// gbias = ds.
+/// Throws Error if shapes do not fit, the temperature is not positive or dropout is not in [0, 1).
 struct Attention {
   static constexpr const char* kName = "attention";
   AttentionOptions options;

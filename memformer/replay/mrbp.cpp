@@ -11,16 +11,15 @@ WindowResult mrbp(const Recurrence& model, std::span<const Segment> segments, co
   const auto at = [](std::int64_t t) { return static_cast<std::size_t>(t); };
   const CategoryScope category(Category::activation);
 
-  WindowResult result;
-  result.scored = scored_targets(segments);
-  result.segment_losses.assign(segments.size(), 0.0);
+  WindowResult result = start_result(segments, entry);
   std::vector<State>& memories = result.states;  // the replay buffer
-  memories.push_back(entry);
 
-  // Forward: the memory path of all segments but the last, which the backward loop begins with.
+  // Forward: the memory path of all segments but the last, which the backward loop begins with. In
+  // anomaly mode it is recorded, and forgotten: only a tape can name the op that made a NaN.
   for (std::int64_t t = 0; t + 1 < count; ++t) {
-    Tape off = Tape::off();
-    const Pass pass{off, key.at(static_cast<std::uint64_t>(t)), options.mode, {}};
+    Tape tape = options.check_finite ? Tape() : Tape::off();
+    tape.check_finite(options.check_finite);
+    const Pass pass{tape, key.at(static_cast<std::uint64_t>(t)), options.mode, {}};
     memories.push_back(
         kept(model.next_state(pass, segments[at(t)], constants_of(memories.back()))));
   }
@@ -49,6 +48,7 @@ WindowResult mrbp(const Recurrence& model, std::span<const Segment> segments, co
     gradient = gradient_of(tape, memory, t);
   }
   result.entry_gradient = std::move(gradient);
+  add_up_losses(result);
   return result;
 }
 

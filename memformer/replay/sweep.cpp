@@ -10,6 +10,15 @@ void add_scalar_seed(std::vector<Seed>& seeds, const Var& loss, double weight) {
 
 }  // namespace
 
+WindowResult start_result(std::span<const Segment> segments, const State& entry) {
+  WindowResult result;
+  result.scored = scored_targets(segments);
+  result.segment_losses.assign(segments.size(), 0.0);
+  result.segment_auxiliaries.assign(segments.size(), 0.0);
+  result.states.push_back(entry);
+  return result;
+}
+
 void add_loss_seeds(std::vector<Seed>& seeds, const StepResult& step, double weight) {
   add_scalar_seed(seeds, step.loss, weight);
   add_scalar_seed(seeds, step.auxiliary, 1.0);
@@ -34,12 +43,15 @@ State gradient_of(const Tape& tape, const LiveState& memory, std::int64_t t) {
 
 void book_step(WindowResult& result, std::int64_t t, const Segment& segment, const StepResult& step,
                const WindowOptions& options) {
-  if (step.loss.value.defined()) {
-    result.segment_losses[static_cast<std::size_t>(t)] = step.loss.value.item();
-    result.loss_sum += step.loss.value.item();
-  }
-  if (step.auxiliary.value.defined()) result.auxiliary += step.auxiliary.value.item();
+  const auto index = static_cast<std::size_t>(t);
+  if (step.loss.value.defined()) result.segment_losses[index] = step.loss.value.item();
+  if (step.auxiliary.value.defined()) result.segment_auxiliaries[index] = step.auxiliary.value.item();
   if (options.observe) options.observe(t, segment, step.outputs.value);
+}
+
+void add_up_losses(WindowResult& result) {
+  for (const double loss : result.segment_losses) result.loss_sum += loss;
+  for (const double auxiliary : result.segment_auxiliaries) result.auxiliary += auxiliary;
 }
 
 }  // namespace mf

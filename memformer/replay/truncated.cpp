@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "memformer/replay/sweep.h"
 #include "memformer/replay/unroll.h"
 
 namespace mf {
@@ -12,14 +13,12 @@ WindowResult truncated_bptt(const Recurrence& model, std::span<const Segment> se
   check(!segments.empty(), "truncated_bptt: the window has no segments");
   check(length >= 1, "truncated_bptt: length {} must be at least 1", length);
   const auto count = static_cast<std::int64_t>(segments.size());
-  WindowResult result;
-  result.scored = scored_targets(segments);
-  result.segment_losses.assign(segments.size(), 0.0);
-  result.states.push_back(entry);
+  WindowResult result = start_result(segments, entry);
   for (std::int64_t begin = 0; begin < count; begin += length) {
     State gradient = unroll(model, segments, begin, std::min(begin + length, count), key, options, result);
     if (begin == 0) result.entry_gradient = std::move(gradient);
   }
+  add_up_losses(result);
   return result;
 }
 

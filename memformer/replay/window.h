@@ -30,6 +30,7 @@ struct WindowResult {
   std::int64_t scored = 0;
   double auxiliary = 0.0;
   std::vector<double> segment_losses;  ///< sums; 0 where nothing was scored
+  std::vector<double> segment_auxiliaries;
   /// d(loss)/d(M_t), the state that entered the window; undefined where not differentiable.
   State entry_gradient;
   /// M_t .. M_T: the state before each segment, and the one after the last.

@@ -96,7 +96,7 @@ OpRow attention_row(std::string variant, AttentionOptions options, bool bias = f
 
 OpRow cross_entropy_row(std::string variant, CrossEntropyOptions::Reduction reduction,
                         bool ignored_rows, bool weighted) {
-  std::vector<std::vector<Shape>> shapes{{{4, 5}}, {{2, 3, 4}}, {{2, 1}}, {{5}}};
+  std::vector<std::vector<Shape>> shapes{{{4, 5}}, {{2, 3, 4}}, {{2, 1}}, {{1, 1}}, {{5}}};
   if (reduction == CrossEntropyOptions::Reduction::sum) shapes.push_back({{0, 3}});
   return {.name = "cross_entropy",
           .variant = std::move(variant),
@@ -269,7 +269,8 @@ std::vector<OpRow> normalization_rows() {
        .shapes = {{{4, 5}, {5}, {5}},
                   {{2, 3, 4}, {4}, {4}},
                   {{5}, {5}, {5}},
-                  {{1, 2}, {2}, {2}},
+                  {{1, 3}, {3}, {3}},
+                  {{1, 1}, {1}, {1}},
                   {{3, 1}, {1}, {1}},
                   {{0, 4}, {4}, {4}}},
        .build = [](Inputs x) { return layer_norm(x[0], x[1], x[2], 1e-5); },
@@ -355,9 +356,11 @@ std::vector<OpRow> view_rows() {
         std::move(shapes));
   };
   const std::vector<std::vector<Shape>> cubes{{{2, 3, 4}}, {{1, 1, 1}}, {{3, 1, 2}}, {{2, 0, 3}}};
-  OpRow reshaped =
-      view("reshape", "", {{{2, 6}}, {{3, 2, 2}}, {{4, 1}}, {{4, 0}}}, [](const Var& x) {
-        return x.value.elements() == 0 ? reshape(x, Shape{0, 2}) : reshape(x, {2, -1});
+  OpRow reshaped = view(
+      "reshape", "",
+      {{{2, 6}}, {{3, 2, 2}}, {{4, 1}}, {{1, 1}}, {{1, 6}}, {{6}}, {{2, 1, 3}}, {{4, 0}}},
+      [](const Var& x) {
+        return x.value.elements() == 0 ? reshape(x, Shape{0, 2}) : reshape(x, {x.size(-1), -1});
       });
   reshaped.needs_row_major = true;
   return {
@@ -400,7 +403,7 @@ std::vector<OpRow> selection_rows() {
       {.name = "where",
        .variant = "condition broadcasts",
        .header = "where.h",
-       .shapes = {{{3, 4}, {4}}, {{1, 4}, {2, 1, 4}}, {{1}, {1}}, {{0, 4}, {4}}},
+       .shapes = {{{3, 4}, {4}}, {{1, 4}, {3, 1, 4}}, {{1}, {1}}, {{0, 4}, {4}}},
        .build =
            [](Inputs x) {
              return where(some_bits({3, 1, 1}), x[0], x[1]);

@@ -1,0 +1,44 @@
+#include <cstdio>
+#include <exception>
+
+#include "memformer/cli/commands.h"
+#include "tensor/cpu/parallel.h"
+#include "tensor/error.h"
+
+namespace {
+
+int run(int argc, char** argv) {
+  CLI::App program{
+      "Memformer: a Transformer with an external memory, trained by memory replay back-propagation"};
+  program.require_subcommand(1);
+  program.fallthrough();  // --threads may stand behind the subcommand too
+  program.set_version_flag("--version", "memformer 0.1.0");
+  int threads = 0;
+  program.add_option("--threads", threads, "threads of the kernels; default: OMP_NUM_THREADS or all")
+      ->check(CLI::Range(1, 1024));
+  program.parse_complete_callback([&] {
+    if (threads > 0) mf::set_threads(threads);
+  });
+  mf::cli::add_train(program);
+  mf::cli::add_eval(program);
+  mf::cli::add_generate(program);
+  mf::cli::add_audit(program);
+  mf::cli::add_inspect(program);
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return program.exit(error);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "memformer: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,84 @@
+#include <csignal>
+#include <cstdio>
+#include <memory>
+
+#include "memformer/cli/commands.h"
+#include "memformer/cli/progress.h"
+#include "memformer/train/evaluate.h"
+#include "tensor/cpu/parallel.h"
+
+namespace mf::cli {
+namespace {
+
+volatile std::sig_atomic_t interrupted = 0;
+void note_interrupt(int) { interrupted = 1; }
+
+struct TrainArguments {
+  std::string config;
+  std::vector<std::string> settings;
+  std::string out;
+  bool resume = false;
+};
+
+Trainer make_trainer(const TrainArguments& arguments) {
+  const bool configured = !arguments.config.empty() || !arguments.settings.empty();
+  RunConfig config;
+  if (!arguments.config.empty()) {
+    config = read_run_config(arguments.config);
+  } else if (arguments.resume) {
+    config = read_run_config(config_path(arguments.out));
+  }
+  config = with_settings(config, arguments.settings);
+  if (arguments.resume)
+    return Trainer::resume(arguments.out, configured ? std::optional(config) : std::nullopt);
+  return Trainer::start(config, arguments.out);
+}
+
+void train(const TrainArguments& arguments) {
+  Trainer trainer = make_trainer(arguments);
+  const RunConfig& config = trainer.config();
+  std::int64_t parameters = 0;
+  for (const Parameter& parameter : trainer.model().parameters())
+    parameters += parameter.value().elements();
+  if (config.data.is_task()) {
+    std::printf("data: %s, %lld rows\n", config.data.source.c_str(),
+                static_cast<long long>(config.data.batch));
+  } else {
+    const Corpus& corpus = trainer.corpus();
+    std::printf("data: %s, %lld bytes, sha256 %s%s%s\n", corpus.name.c_str(),
+                static_cast<long long>(corpus.bytes), corpus.sha256.c_str(),
+                corpus.note.empty() ? "" : ", ", corpus.note.c_str());
+  }
+  std::printf("model: %lld parameters; %lld steps from step %lld, %d threads; run folder %s\n",
+              static_cast<long long>(parameters), static_cast<long long>(config.train.steps),
+              static_cast<long long>(trainer.progress().step), threads(), arguments.out.c_str());
+  std::fflush(stdout);
+  std::signal(SIGINT, note_interrupt);
+  std::signal(SIGTERM, note_interrupt);
+  {
+    ProgressLine progress(config.train.steps, trainer.progress().step, config.train.log_every);
+    trainer.run([&](const StepMetrics& metrics) { progress.show(metrics); },
+                [] { return interrupted != 0; });
+  }
+  std::printf("%s at step %lld; checkpoint %s\n", trainer.done() ? "done" : "interrupted",
+              static_cast<long long>(trainer.progress().step),
+              checkpoint_path(arguments.out).c_str());
+  if (!trainer.done())
+    throw CLI::RuntimeError(130);
+}
+
+}  // namespace
+
+void add_train(CLI::App& program) {
+  CLI::App* command = program.add_subcommand(
+      "train", "train a model; writes config.json, metrics.jsonl and checkpoints into one folder");
+  const auto arguments = std::make_shared<TrainArguments>();
+  command->add_option("--config", arguments->config, "JSON file with every hyperparameter; absent keys "
+                                                     "keep their defaults");
+  command->add_option("--set", arguments->settings, "change a key, such as --set train.steps=200");
+  command->add_option("--out", arguments->out, "folder of the run")->required();
+  command->add_flag("--resume", arguments->resume, "go on from the run's checkpoint, bit for bit");
+  command->callback([arguments] { train(*arguments); });
+}
+
+}  // namespace mf::cli

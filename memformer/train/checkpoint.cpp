@@ -1,0 +1,178 @@
+#include "memformer/train/checkpoint.h"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "tensor/io.h"
+
+namespace mf {
+namespace {
+
+constexpr const char* kModelPrefix = "model.";
+constexpr const char* kStatePrefix = "state.";
+
+std::string join(const std::vector<std::int64_t>& values) {
+  std::string text;
+  for (const std::int64_t value : values) text += (text.empty() ? "" : " ") + std::to_string(value);
+  return text;
+}
+
+/// A metadata field; Error if it is missing or is no number where one is expected.
+class Metadata {
+ public:
+  Metadata(const TensorFile& file, const std::string& path) : file_(file), path_(path) {}
+
+  const std::string& text(const std::string& key) const {
+    const auto found = file_.metadata.find(key);
+    check(found != file_.metadata.end(),
+          "checkpoint: {} has no metadata '{}'; it is not a checkpoint of this program", path_, key);
+    return found->second;
+  }
+  std::vector<std::int64_t> integers(const std::string& key) const {
+    std::istringstream words(text(key));
+    std::vector<std::int64_t> values;
+    for (std::int64_t value = 0; words >> value;) values.push_back(value);
+    check(words.eof(), "checkpoint: {} has '{}' in metadata '{}'; whole numbers are expected", path_,
+          text(key), key);
+    return values;
+  }
+  std::int64_t integer(const std::string& key) const {
+    const std::vector<std::int64_t> values = integers(key);
+    check(values.size() == 1, "checkpoint: {} has '{}' in metadata '{}'; one number is expected",
+          path_, text(key), key);
+    return values[0];
+  }
+  double real(const std::string& key) const {
+    try {
+      return std::stod(text(key));
+    } catch (const std::exception&) {
+      fail("checkpoint: {} has '{}' in metadata '{}'; a number is expected", path_, text(key), key);
+    }
+  }
+
+ private:
+  const TensorFile& file_;
+  const std::string& path_;
+};
+
+/// Where a stored tensor goes. All are checked before the first is copied.
+struct Destination {
+  std::string name;
+  Tensor target;
+};
+
+void copy_all(const TensorFile& file, const std::string& path,
+              std::vector<Destination> destinations) {
+  std::vector<Tensor> sources;
+  for (const Destination& destination : destinations) {
+    const auto found = std::find_if(file.tensors.begin(), file.tensors.end(),
+                                    [&](const auto& entry) { return entry.first == destination.name; });
+    check(found != file.tensors.end(), "checkpoint: {} has no tensor '{}'; {} is expected", path,
+          destination.name, destination.target);
+    check(found->second.shape() == destination.target.shape() &&
+              found->second.dtype() == destination.target.dtype(),
+          "checkpoint: {} has {} as '{}'; {} is expected; was it made with another configuration?",
+          path, found->second, destination.name, destination.target);
+    sources.push_back(found->second);
+  }
+  for (std::size_t i = 0; i < sources.size(); ++i)
+    destinations[i].target.copy_(sources[i].to(destinations[i].target.device()));
+}
+
+std::vector<Destination> weight_destinations(const Memformer& model, const std::string& prefix) {
+  std::vector<Destination> destinations;
+  for (const Parameter& parameter : model.parameters())
+    destinations.push_back({prefix + parameter.name(), parameter.value()});
+  return destinations;
+}
+
+/// What may differ between a checkpoint and the run that goes on from it.
+RunConfig comparable(RunConfig config) {
+  const TrainConfig defaults;
+  config.train.steps = defaults.steps;
+  config.train.log_every = defaults.log_every;
+  config.train.eval_every = defaults.eval_every;
+  config.train.eval_bytes = defaults.eval_bytes;
+  config.train.checkpoint_every = defaults.checkpoint_every;
+  return config;
+}
+
+}  // namespace
+
+std::string config_path(const std::string& folder) { return folder + "/config.json"; }
+std::string checkpoint_path(const std::string& folder) { return folder + "/checkpoint.safetensors"; }
+std::string metrics_path(const std::string& folder) { return folder + "/metrics.jsonl"; }
+
+void save_checkpoint(const std::string& path, const RunConfig& config, const Memformer& model,
+                     const Optimizer& optimizer, const State& state, const Progress& progress) {
+  TensorFile file;
+  for (const Parameter& parameter : model.parameters())
+    file.tensors.emplace_back(kModelPrefix + parameter.name(), parameter.value());
+  for (auto& entry : optimizer.state()) file.tensors.push_back(std::move(entry));
+  for (const auto& entry : state) file.tensors.emplace_back(kStatePrefix + entry.name, entry.value);
+  file.metadata = {{"format", "memformer checkpoint 1"},
+                   {"config", to_json(config)},
+                   {"step", std::to_string(progress.step)},
+                   {"optimizer_steps", std::to_string(optimizer.steps())},
+                   {"tokens", std::to_string(progress.tokens)},
+                   {"stream_position", join(progress.stream_position)},
+                   {"difficulty", std::to_string(progress.difficulty)},
+                   {"running_accuracy", fmt::format("{:.17g}", progress.running_accuracy)},
+                   {"data_sha256", progress.data_sha256}};
+  save(path, file);
+}
+
+Progress load_checkpoint(const std::string& path, const RunConfig& config, Memformer& model,
+                         Optimizer& optimizer, State& state) {
+  const TensorFile file = load(path, Checksums::required);
+  const Metadata metadata(file, path);
+  const RunConfig stored = run_config_from_json(metadata.text("config"));
+  const std::string difference = first_difference(comparable(stored), comparable(config));
+  check(difference.empty(),
+        "checkpoint: {} was made with another configuration; '{}' differs; use the configuration of the "
+        "run, or start a new run",
+        path, difference);
+  Progress progress;
+  progress.step = metadata.integer("step");
+  progress.tokens = metadata.integer("tokens");
+  progress.stream_position = metadata.integers("stream_position");
+  progress.difficulty = metadata.integer("difficulty");
+  progress.running_accuracy = metadata.real("running_accuracy");
+  progress.data_sha256 = metadata.text("data_sha256");
+  const std::int64_t optimizer_steps = metadata.integer("optimizer_steps");
+
+  std::vector<Destination> destinations = weight_destinations(model, kModelPrefix);
+  for (auto& [name, tensor] : optimizer.state()) destinations.push_back({name, tensor});
+  for (auto& entry : state) destinations.push_back({kStatePrefix + entry.name, entry.value});
+  copy_all(file, path, std::move(destinations));
+  optimizer.set_steps(optimizer_steps);
+  return progress;
+}
+
+RunConfig checkpoint_config(const std::string& path) {
+  const TensorFile file = load(path, Checksums::required);
+  return run_config_from_json(Metadata(file, path).text("config"));
+}
+
+TrainedModel load_trained(const std::string& folder) {
+  const std::string path = checkpoint_path(folder);
+  check(std::filesystem::exists(path),
+        "run: {} does not exist; give the folder of a run made by 'memformer train --out FOLDER'", path);
+  const TensorFile file = load(path, Checksums::required);
+  const Metadata metadata(file, path);
+  TrainedModel trained;
+  trained.config = run_config_from_json(metadata.text("config"));
+  trained.model = std::make_unique<Memformer>(trained.config.model, RngKey{0});
+  trained.step = metadata.integer("step");
+  copy_all(file, path, weight_destinations(*trained.model, kModelPrefix));
+  return trained;
+}
+
+void import_weights(const std::string& path, Memformer& model) {
+  const TensorFile file = load(path, Checksums::if_present);
+  const bool ours = file.metadata.contains("format");
+  copy_all(file, path, weight_destinations(model, ours ? kModelPrefix : ""));
+}
+
+}  // namespace mf

@@ -1,0 +1,50 @@
+#include "memformer/train/evaluate.h"
+
+#include <numbers>
+
+#include "memformer/data/text_stream.h"
+
+namespace mf {
+namespace {
+
+/// The first `max_bytes` of the documents.
+std::vector<std::string> head(std::span<const std::string> documents, std::int64_t max_bytes) {
+  std::vector<std::string> kept;
+  std::int64_t left = max_bytes;
+  for (const std::string& document : documents) {
+    if (max_bytes > 0 && left <= 0) break;
+    kept.push_back(max_bytes > 0 ? document.substr(0, static_cast<std::size_t>(left)) : document);
+    left -= static_cast<std::int64_t>(kept.back().size());
+  }
+  return kept;
+}
+
+}  // namespace
+
+double Evaluation::bits_per_byte() const {
+  check(scored > 0, "evaluate: nothing was scored; give a text longer than two segments a row");
+  return loss_sum / static_cast<double>(scored) / std::numbers::ln2;
+}
+
+Evaluation evaluate(const Recurrence& model, std::span<const std::string> documents,
+                    const EvaluateOptions& options) {
+  const std::vector<std::string> text = head(documents, options.max_bytes);
+  TextStream stream(text, {.batch = options.batch,
+                           .segment_length = options.segment_length,
+                           .score_first_segment = options.score_first_segment,
+                           .wrap = false});
+  State state = model.initial_state(options.batch);
+  Evaluation result;
+  while (std::optional<Segment> segment = stream.next()) {
+    if (options.reset_every_segment) segment->reset = full({options.batch}, 1.0, DType::u8);
+    Tape off = Tape::off();
+    const Pass pass{off, {}, Mode::eval, {}};
+    const StepResult step = model.step(pass, *segment, constants_of(state));
+    if (step.loss.value.defined()) result.loss_sum += step.loss.value.item();
+    result.scored += segment->scored;
+    state = values_of(step.next);
+  }
+  return result;
+}
+
+}  // namespace mf

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "memformer/model/memformer.h"
+
+namespace mf {
+
+struct SamplingOptions {
+  double temperature = 0.8;  ///< 0: always the most likely token, the first of equals
+  std::int64_t top_k = 0;    ///< only the k most likely tokens; 0: all
+  double top_p = 1.0;        ///< only the fewest most likely tokens whose probabilities reach top_p
+};
+
+/// Throws Error naming the first impossible value.
+void validate(const SamplingOptions& options);
+
+/// Draws a token from softmax(logits / temperature), cut to top_k and then to top_p. The draw is
+/// element `element` of the key's stream, so the same arguments give the same token.
+/// Throws Error on impossible options, on NaN or +infinity, and if every logit is -infinity.
+std::int32_t sample(std::span<const double> logits, const SamplingOptions& options, RngKey key,
+                    std::uint64_t element);
+
+/// Continues a text byte by byte, as the model was trained to: the text so far is cut into
+/// segments; step t encodes segment t with the memory M_t and writes M_{t+1}; the decoder predicts
+/// segment t+1 from the begin token and what that segment holds so far. Nothing is recorded, and a
+/// text of any length takes the memory of one segment.
+///
+/// A prompt shorter than a segment is encoded as one short segment. What is left of a longer one
+/// after its last full segment begins the segment that the decoder continues.
+class Generator {
+ public:
+  /// Throws Error unless the model has a decoder and reads bytes, and the prompt has a byte.
+  Generator(const Memformer& model, std::string_view prompt, const SamplingOptions& options,
+            RngKey key);
+
+  /// The next byte; it belongs to the text from then on. The begin token is never drawn.
+  char next();
+
+  /// M_t of the segment to be encoded next.
+  const State& memory() const { return memory_; }
+
+ private:
+  void encode(std::span<const std::int32_t> segment);
+
+  const Memformer& model_;
+  SamplingOptions options_;
+  RngKey key_;
+  State memory_;
+  Tensor encoded_;                   // of the last full segment
+  std::vector<std::int32_t> begun_;  // the segment that the decoder is predicting
+  std::uint64_t drawn_ = 0;
+};
+
+}  // namespace mf

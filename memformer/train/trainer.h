@@ -1,0 +1,97 @@
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "memformer/data/corpus.h"
+#include "memformer/data/synthetic.h"
+#include "memformer/data/text_stream.h"
+#include "memformer/train/checkpoint.h"
+#include "tensor/file.h"
+
+namespace mf {
+
+/// One line of metrics.jsonl. All but `seconds` and `tokens_per_second` are the same bits in every run
+/// of one build, configuration and data, also across a resume.
+struct StepMetrics {
+  std::int64_t step = 0;  ///< counted from 1
+  double loss = 0.0;      ///< nats per scored target
+  double bits_per_byte = 0.0;
+  double gradient_norm = 0.0;  ///< before clipping
+  double learning_rate = 0.0;
+  std::int64_t tokens = 0;  ///< scored targets so far
+  double epoch = 0.0;       ///< text only
+  std::optional<double> accuracy;          ///< tasks: of this window
+  std::optional<double> running_accuracy;  ///< tasks: at the curriculum's difficulty
+  std::optional<std::int64_t> difficulty;  ///< tasks: of the curriculum
+  std::optional<double> valid_bits_per_byte;
+  std::int64_t active_bytes = 0;
+  std::int64_t peak_bytes = 0;  ///< of the step
+  double seconds = 0.0;         ///< of the step
+  double tokens_per_second = 0.0;
+};
+/// One JSON object, without a newline.
+std::string to_json(const StepMetrics& metrics);
+
+/// Trains a Memformer as a RunConfig says, in the folder of one run: config.json, manifest.json,
+/// metrics.jsonl, checkpoint.safetensors. The folder is this Trainer's alone while it lives: a second
+/// one, of any process, is refused.
+class Trainer {
+ public:
+  /// Starts a new run in `folder` ("" keeps nothing on disk). Throws Error if it holds one already.
+  static Trainer start(const RunConfig& config, const std::string& folder);
+  /// Goes on from the run's checkpoint; metrics past it are dropped, as their steps will be run again.
+  /// Throws Error if `config` is given and is not the run's.
+  static Trainer resume(const std::string& folder, const std::optional<RunConfig>& config = {});
+
+  /// One window, one optimizer step; appends a line to metrics.jsonl at every log_every steps, and
+  /// checkpoints. Throws Error if the loss or the gradient is not finite, naming the first op that made
+  /// it so; weights and files are then those of the step before.
+  StepMetrics step();
+  bool done() const { return progress_.step >= config_.train.steps; }
+  /// Steps until done, or until `stop` returns true after a step; ends with a checkpoint.
+  void run(const std::function<void(const StepMetrics&)>& observe,
+           const std::function<bool()>& stop = [] { return false; });
+
+  const RunConfig& config() const { return config_; }
+  const Memformer& model() const { return *model_; }
+  const Progress& progress() const { return progress_; }
+  const Corpus& corpus() const { return corpus_; }
+  const Split& split() const { return split_; }
+  void checkpoint() const;
+
+ private:
+  Trainer(RunConfig config, std::string folder);
+  /// The next window's segments and the state it starts from.
+  std::vector<Segment> next_window();
+  WindowResult back_propagate(const std::vector<Segment>& segments, const WindowOptions& options);
+  void require_finite(const std::vector<Segment>& segments, double loss, double norm);
+  void advance(const WindowResult& result);
+  void update_curriculum(double accuracy);
+  void append_metrics(const StepMetrics& metrics) const;
+  void write_manifest() const;
+  RngKey step_key() const;
+
+  RunConfig config_;
+  std::string folder_;
+  detail::Descriptor lock_;  // on FOLDER/lock; the system drops it with the process
+  Corpus corpus_;
+  Split split_;
+  std::unique_ptr<SyntheticTask> task_;
+  std::int64_t window_difficulty_ = 0;  // tasks: of the window being trained
+  std::optional<TextStream> stream_;
+  std::optional<SlidingWindow> window_;
+  // Stream positions before each segment the window holds, so that a checkpoint can name the first.
+  std::deque<std::vector<std::int64_t>> positions_;
+  std::unique_ptr<Memformer> model_;
+  std::vector<Parameter> parameters_;
+  std::unique_ptr<Optimizer> optimizer_;
+  State state_;
+  Progress progress_;
+};
+
+}  // namespace mf
