@@ -59,8 +59,9 @@ bool show(const char* method, const WindowResult& result, Toy& toy) {
   const double da = toy.a.grad().item();
   const double dw = toy.w.grad().item();
   const double g0 = result.entry_gradient[0].value.item();
-  std::printf("%s: losses %g %g %g;  da = %g, dw = %g, dM_0 = %g\n", method, result.segment_losses[0],
-              result.segment_losses[1], result.segment_losses[2], da, dw, g0);
+  std::printf("%s: losses %g %g %g;  da = %g, dw = %g, dM_0 = %g\n", method,
+              result.segment_losses[0], result.segment_losses[1], result.segment_losses[2], da, dw,
+              g0);
   toy.a.zero_grad();
   toy.w.zero_grad();
   return result.segment_losses == std::vector{4.5, 0.5, 1.125} && da == -4.0 && dw == 4.875 &&

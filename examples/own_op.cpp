@@ -1,5 +1,5 @@
-// An op of your own: a plain struct with forward, backward and saved. No base class, no registration.
-// Then the gradient checker judges it, and a wrong one.
+// An op of your own: a plain struct with forward, backward and saved. No base class, no
+// registration. Then the gradient checker judges it, and a wrong one.
 
 #include <cstdio>
 

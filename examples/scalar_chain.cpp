@@ -1,9 +1,9 @@
 // The smallest tape: a = 1, b = a + a, c = b + b. Then dc/da = 4.
 //
-// Each value is used twice. Who follows the graph from c to a and stops at values already seen gets 2;
-// who follows every path gets 4, but in time that doubles with each line. The tape needs neither: its
-// entries are in order of recording, so one loop from the newest to the oldest meets each entry once,
-// after all who use its result have handed their share in.
+// Each value is used twice. Who follows the graph from c to a and stops at values already seen gets
+// 2; who follows every path gets 4, but in time that doubles with each line. The tape needs
+// neither: its entries are in order of recording, so one loop from the newest to the oldest meets
+// each entry once, after all who use its result have handed their share in.
 
 #include <cstdio>
 

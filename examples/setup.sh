@@ -67,7 +67,6 @@ nlohmann-json3-dev nlohmann/json.hpp
 libcli11-dev CLI/CLI.hpp
 zlib1g-dev zlib.h
 doctest-dev doctest/doctest.h
-librapidcheck-dev rapidcheck.h
 END
 }
 
@@ -79,7 +78,7 @@ missing_extras() {
   done
 }
 
-apt() {
+apt_get() {
   $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 "$@"
 }
 
@@ -93,10 +92,10 @@ set_up() {
     { [ -z "$as_root" ] || command -v sudo >/dev/null; }; then
     echo "installing $needed$extras"
     set_up_log=$(mktemp)
-    { apt update && apt install --no-install-recommends $needed $extras; } \
+    { apt_get update && apt_get install --no-install-recommends $needed $extras; } \
       </dev/null >"$set_up_log" 2>&1 ||
       { [ -n "$needed" ] && [ -n "$extras" ] &&
-        apt install --no-install-recommends $needed </dev/null >>"$set_up_log" 2>&1; } ||
+        apt_get install --no-install-recommends $needed </dev/null >>"$set_up_log" 2>&1; } ||
       tail -n 20 "$set_up_log" >&2
     rm -f "$set_up_log"
     needed=$(missing_packages | tr '\n' ' ')

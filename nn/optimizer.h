@@ -16,7 +16,7 @@ double global_gradient_norm(const std::vector<Parameter>& parameters);
 double clip_factor(double norm, double limit);
 
 /// Updates parameters from their gradients, in place. Parameters without a gradient are left alone.
-/// Decoupled weight decay acts on matrices only: not on biases, gains and other vectors.
+/// Weight decay acts on matrices only: not on biases, gains and other vectors.
 class Optimizer {
  public:
   explicit Optimizer(std::vector<Parameter> parameters) : parameters_(std::move(parameters)) {}
@@ -37,7 +37,7 @@ class Optimizer {
   std::int64_t steps_ = 0;
 };
 
-/// AdamW (Loshchilov and Hutter 2019); Adam where weight_decay is 0:
+/// AdamW (Loshchilov and Hutter 2019), decay decoupled from the gradient; Adam where weight_decay is 0:
 ///   m = b1 m + (1-b1) g,  v = b2 v + (1-b2) g^2,
 ///   p -= lr * (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps), after p *= 1 - lr * weight_decay.
 class Adam final : public Optimizer {
@@ -51,7 +51,7 @@ class Adam final : public Optimizer {
   std::vector<Tensor> first_moments_, second_moments_;
 };
 
-/// p -= lr * u,  u = momentum * u + g.
+/// p -= lr * u,  u = momentum * u + g + weight_decay * p: decay in its classic form, a part of the gradient.
 class Sgd final : public Optimizer {
  public:
   Sgd(std::vector<Parameter> parameters, double momentum, double weight_decay);

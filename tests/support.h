@@ -17,8 +17,8 @@
 #include "tensor/cpu/parallel.h"
 #include "tensor/math.h"
 
-/// What the tests of layers, models and replay share: comparisons, random configurations and windows,
-/// and one record of everything that a pass over a window leaves behind.
+/// What the tests of layers, models and replay share: comparisons, random configurations and
+/// windows, and one record of everything that a pass over a window leaves behind.
 namespace mf::test {
 
 // Comparisons -----------------------------------------------------------------------------------
@@ -42,7 +42,8 @@ inline double relative_difference(const Tensor& a, const Tensor& b) {
   const std::vector<double> x = doubles(a), y = doubles(b);
   double difference = 0.0, size = 0.0;
   for (std::size_t i = 0; i < x.size(); ++i) {
-    if (!std::isfinite(x[i]) || !std::isfinite(y[i])) return std::numeric_limits<double>::infinity();
+    if (!std::isfinite(x[i]) || !std::isfinite(y[i]))
+      return std::numeric_limits<double>::infinity();
     difference = std::max(difference, std::abs(x[i] - y[i]));
     size = std::max(size, std::abs(y[i]));
   }
@@ -57,7 +58,8 @@ inline Tensor random_tensor(const Shape& shape, RngKey key, DType dtype = DType:
 inline void perturb(const std::vector<Parameter>& parameters, RngKey key, double deviation = 0.1) {
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     Parameter parameter = parameters[i];
-    const Tensor noise = random_tensor(parameter.value().shape(), key.at(i), parameter.value().dtype());
+    const Tensor noise =
+        random_tensor(parameter.value().shape(), key.at(i), parameter.value().dtype());
     add_(parameter.value(), noise, deviation);
   }
 }
@@ -187,8 +189,8 @@ struct Trial {
   RngKey key;
 };
 
-/// A window of `count` segments. Losses at some steps only, always at the last; M_0 inside the window
-/// (every row of segment 0 is reset) in half of them, else a memory carried in.
+/// A window of `count` segments. Losses at some steps only, always at the last; M_0 inside the
+/// window (every row of segment 0 is reset) in half of them, else a memory carried in.
 inline Trial random_trial(Draws& draw, const ModelConfig& config, std::int64_t count) {
   Trial trial{config, Memformer(config, draw.key()), {}, {}, draw.key()};
   perturb(trial.model.parameters(), draw.key());
@@ -270,18 +272,30 @@ class Coverage {
 
 /// How many values each switch of a random configuration can take.
 inline std::map<std::string, std::size_t> all_switches() {
-  return {{"architecture", 2},      {"heads", 2},
-          {"encoder_layers", 3},    {"decoder_layers", 3},
-          {"slots", 5},             {"activation", 3},
-          {"dropout", 2},           {"attention_dropout", 2},
-          {"final_norm", 2},        {"positions", 5},
-          {"attention_bias", 2},    {"tie_embeddings", 2},
-          {"tie_output", 2},        {"memory_read_norm", 3},
-          {"writer_project_value", 2}, {"writer_shared_key", 2},
-          {"writer_output_projection", 2}, {"temperature", 2},
-          {"memory_norm", 3},       {"memory_radius", 2},
-          {"forgetting", 2},        {"padding", 2},
-          {"unscored segment", 2},  {"reset inside", 2}};
+  return {{"architecture", 2},
+          {"heads", 2},
+          {"encoder_layers", 3},
+          {"decoder_layers", 3},
+          {"slots", 5},
+          {"activation", 3},
+          {"dropout", 2},
+          {"attention_dropout", 2},
+          {"final_norm", 2},
+          {"positions", 5},
+          {"attention_bias", 2},
+          {"tie_embeddings", 2},
+          {"tie_output", 2},
+          {"memory_read_norm", 3},
+          {"writer_project_value", 2},
+          {"writer_shared_key", 2},
+          {"writer_output_projection", 2},
+          {"temperature", 2},
+          {"memory_norm", 3},
+          {"memory_radius", 2},
+          {"forgetting", 2},
+          {"padding", 2},
+          {"unscored segment", 2},
+          {"reset inside", 2}};
 }
 
 // Passes over a window --------------------------------------------------------------------------

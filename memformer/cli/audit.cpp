@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -41,15 +40,6 @@ std::unique_ptr<Memformer> audited_model(const AuditArguments& arguments) {
       targets[i].value().copy_(sources[i].value().to(config.dtype));
   }
   return model;
-}
-
-/// The first names; --json has them all.
-std::string first_names(const std::vector<std::string>& names) {
-  constexpr std::size_t kShown = 8;
-  std::string text;
-  for (std::size_t i = 0; i < std::min(names.size(), kShown); ++i)
-    text += (i == 0 ? "" : ", ") + names[i];
-  return names.size() > kShown ? fmt::format("{} and {} more", text, names.size() - kShown) : text;
 }
 
 Json to_json(const AuditedPass& pass) {
@@ -118,11 +108,13 @@ void print_table(const AuditReport& report, const Memformer& model, const AuditO
                   static_cast<long long>(length), readable_bytes(pass.peak_bytes).c_str(),
                   pass.largest_relative_error, pass.cosine);
   std::printf("\n");
-  for (const AuditedWindow& window : report.windows)
-    if (!window.mrbp.differing.empty())
-      std::printf("%lld segments: largest relative error %.2e, cosine %.6f; these differ: %s\n",
-                  static_cast<long long>(window.segments), window.mrbp.largest_relative_error,
-                  window.mrbp.cosine, first_names(window.mrbp.differing).c_str());
+  for (const AuditedWindow& window : report.windows) {
+    if (window.mrbp.differing.empty()) continue;
+    std::printf("%lld segments: largest relative error %.2e, cosine %.6f; these differ:\n",
+                static_cast<long long>(window.segments), window.mrbp.largest_relative_error,
+                window.mrbp.cosine);
+    for (const std::string& name : window.mrbp.differing) std::printf("  %s\n", name.c_str());
+  }
   std::printf("verdict: MRBP is %s\n",
               report.identical() ? "bit-identical to BPTT" : "NOT bit-identical to BPTT");
 }

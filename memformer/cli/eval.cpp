@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "memformer/cli/commands.h"
+#include "memformer/data/bytes.h"
 #include "memformer/data/corpus.h"
 #include "memformer/data/ngram.h"
 #include "memformer/data/synthetic.h"
@@ -34,6 +35,11 @@ void print_row(const char* name, double bits) { std::printf("  %-42s %.4f bits/b
 
 void evaluate_text(const EvalArguments& arguments, const TrainedModel& trained) {
   const RunConfig& config = trained.config;
+  check(config.model.vocabulary == kByteVocabulary,
+        "eval: the model has a vocabulary of {}, text needs {}; give a run that was trained on text",
+        config.model.vocabulary, kByteVocabulary);
+  check(!arguments.ngram || arguments.split != "all",
+        "eval: --ngram needs a training split; --split all has none");
   const std::string source = arguments.data.empty() ? config.data.source : arguments.data;
   const Corpus corpus = load_corpus(source);
   std::vector<std::string> train_text, text;
@@ -62,7 +68,6 @@ void evaluate_text(const EvalArguments& arguments, const TrainedModel& trained) 
                               {"bits_per_byte", with.bits_per_byte()},
                               {"bits_per_byte_memory_reset", without.bits_per_byte()}};
   if (arguments.ngram) {
-    check(!train_text.empty(), "eval: --ngram needs a training split; --split all has none");
     for (const int order : {4, 5})
       json["ngram_order_" + std::to_string(order)] =
           ngram_bits_per_byte(joined(train_text), joined(text), order);
@@ -159,7 +164,8 @@ void add_eval(CLI::App& program) {
       ->check(CLI::PositiveNumber);
   command->add_option("--windows", arguments->windows, "tasks: windows to draw")
       ->check(CLI::PositiveNumber);
-  command->add_option("--difficulty", arguments->difficulty, "tasks: default: the run's largest");
+  command->add_option("--difficulty", arguments->difficulty, "tasks; 0: the run's largest")
+      ->check(CLI::NonNegativeNumber);
   command->add_flag("--ngram", arguments->ngram, "print byte n-gram references on the same split");
   command->add_flag("--json", arguments->json, "one JSON object");
   command->callback([arguments] { evaluate_run(*arguments); });

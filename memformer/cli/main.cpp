@@ -1,4 +1,7 @@
+#include <unistd.h>
+
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
 #include "memformer/cli/commands.h"
@@ -6,6 +9,15 @@
 #include "tensor/error.h"
 
 namespace {
+
+/// GNU OpenMP lets waiting threads spin for milliseconds; on a busy machine they then burn the time of
+/// the thread they wait for, and a step takes ten times as long. How long they spin is read from the
+/// environment when the library is loaded, so the program starts itself once more with a short time.
+void keep_waiting_threads_short(char** argv) {
+  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
+  setenv("GOMP_SPINCOUNT", "2000", 0);
+  execv("/proc/self/exe", argv);  // returns only where that file is not to be had: then go on as it is
+}
 
 int run(int argc, char** argv) {
   CLI::App program{
@@ -35,6 +47,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  keep_waiting_threads_short(argv);
   try {
     return run(argc, argv);
   } catch (const std::exception& error) {

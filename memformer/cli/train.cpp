@@ -22,6 +22,7 @@ struct TrainArguments {
 
 Trainer make_trainer(const TrainArguments& arguments) {
   const bool configured = !arguments.config.empty() || !arguments.settings.empty();
+  if (arguments.resume && !configured) return Trainer::resume(arguments.out);
   RunConfig config;
   if (!arguments.config.empty()) {
     config = read_run_config(arguments.config);
@@ -29,8 +30,7 @@ Trainer make_trainer(const TrainArguments& arguments) {
     config = read_run_config(config_path(arguments.out));
   }
   config = with_settings(config, arguments.settings);
-  if (arguments.resume)
-    return Trainer::resume(arguments.out, configured ? std::optional(config) : std::nullopt);
+  if (arguments.resume) return Trainer::resume(arguments.out, config);
   return Trainer::start(config, arguments.out);
 }
 

@@ -308,6 +308,7 @@ void Trainer::run(const std::function<void(const StepMetrics&)>& observe,
 }
 
 void Trainer::checkpoint() const {
+  check(!folder_.empty(), "train: a run without a folder keeps no checkpoint; give it one");
   save_checkpoint(checkpoint_path(folder_), config_, *model_, *optimizer_, state_, progress_);
 }
 

@@ -74,7 +74,8 @@ Tally compare(const Trial& trial, const Outcome& outcome, RngKey key) {
     ++tally.checked;
     tally.worst = std::max(tally.worst, error);
     if (!(error <= 1.0))
-      tally.failures += fmt::format("{}: analytic {:.12g}, numeric {:.12g}; ", what, analytic, numeric);
+      tally.failures +=
+          fmt::format("{}: analytic {:.12g}, numeric {:.12g}; ", what, analytic, numeric);
   };
 
   for (std::uint64_t k = 0; k < 16; ++k) {
@@ -89,12 +90,14 @@ Tally compare(const Trial& trial, const Outcome& outcome, RngKey key) {
   }
   Draws draw(key.at("coordinates"));
   for (int k = 0; k < 16; ++k) {
-    const auto i = static_cast<std::size_t>(draw.between(0, static_cast<std::int64_t>(mover.count()) - 1));
+    const auto i =
+        static_cast<std::size_t>(draw.between(0, static_cast<std::int64_t>(mover.count()) - 1));
     const std::int64_t j = draw.between(0, mover.origin(i).elements() - 1);
     std::vector<Tensor> direction(mover.count());
     direction[i] = zeros_like(mover.origin(i));
     direction[i].mutable_data<double>()[j] = 1.0;
-    const std::string name = i < outcome.gradients.size() ? outcome.gradients[i].first : "entry state";
+    const std::string name =
+        i < outcome.gradients.size() ? outcome.gradients[i].first : "entry state";
     check_along(direction, fmt::format("{} [{}]", name, j));
   }
   return tally;
@@ -116,8 +119,10 @@ TEST_SUITE("memformer") {
     for (int i = 0; i < 30; ++i) {
       const Trial trial = trial_of(i);
       coverage.add(trial);
-      const Tally tally = compare(trial, run_window(mrbp, trial), RngKey{52}.at(static_cast<std::uint64_t>(i)));
-      CHECK_MESSAGE(tally.failures.empty(), "trial " << i << ": " << tally.failures << describe(trial));
+      const Tally tally =
+          compare(trial, run_window(mrbp, trial), RngKey{52}.at(static_cast<std::uint64_t>(i)));
+      CHECK_MESSAGE(tally.failures.empty(),
+                    "trial " << i << ": " << tally.failures << describe(trial));
       checked += tally.checked;
       worst = std::max(worst, tally.worst);
     }

@@ -9,9 +9,9 @@
 
 namespace mf::test {
 
-/// A recurrence with everything that Memformer's own state lacks: three tensors, one of them integers
-/// that are carried only, one that grows from empty over the first segments; an auxiliary loss; a
-/// weight used twice in a step; a learned initial state.
+/// A recurrence with everything that Memformer's own state lacks: three tensors, one of them
+/// integers that are carried only, one that grows from empty over the first segments; an auxiliary
+/// loss; a weight used twice in a step; a learned initial state.
 ///   x = dropout(mean over tokens of E),   h' = tanh(x W + b + h W + b + mean of the cache),
 ///   cache' = the last kLongest of [cache; h'],   count' = count + 1,
 ///   loss = cross entropy of h' E^T,   auxiliary = mean of h'^2 / count'
@@ -42,7 +42,8 @@ class GrowingCell final : public Recurrence {
     if (segment.reset.defined())
       hidden = where(segment.reset.reshape({batch, 1}),
                      expand(pass.tape.param(start_), {batch, width()}), hidden);
-    const Var x = dropout(pass.at("dropout"), mean(table_(pass.at("table"), segment.tokens), {1}), 0.3);
+    const Var x =
+        dropout(pass.at("dropout"), mean(table_(pass.at("table"), segment.tokens), {1}), 0.3);
     Var sum_of_terms = add(mix_(pass.at("mix"), x), mix_(pass.at("mix"), hidden));
     const Var& cache = state[1].value;
     if (cache.size(1) > 0) sum_of_terms = add(sum_of_terms, mean(cache, {1}));

@@ -94,7 +94,8 @@ class LedgerWitness final : public Wrapped {
 }  // namespace
 
 TEST_SUITE("memformer") {
-  TEST_CASE("memory: each further segment costs mrbp exactly one state, and full unrolling a tape") {
+  TEST_CASE(
+      "memory: each further segment costs mrbp exactly one state, and full unrolling a tape") {
     fmt::print("{:>5} {:>9} {:>12} {:>12} {:>14} {:>14}\n", "dtype", "segments", "bptt bytes",
                "mrbp bytes", "bptt/segment", "mrbp/segment");
     for (const DType dtype : {DType::f32, DType::f64}) {
@@ -108,8 +109,8 @@ TEST_SUITE("memformer") {
         if (last_count > 0) {
           const std::int64_t added = count - last_count;
           CAPTURE(count);
-          // With two segments no step runs while the writer's gradients are held: the last write gets
-          // none. From three on the peak is the same step, plus the states.
+          // With two segments no step runs while the writer's gradients are held: the last write
+          // gets none. From three on the peak is the same step, plus the states.
           const std::int64_t once = count == 3 ? writer_gradient_bytes(trial) : 0;
           CHECK(replayed - last_replayed == added * state + once);
           CHECK(unrolled - last_unrolled > added * 20 * state);
@@ -159,19 +160,21 @@ TEST_SUITE("memformer") {
       return memory_stats().by_category[static_cast<std::size_t>(category)];
     };
     const std::int64_t parameters_before = in(Category::parameter);
-    const std::int64_t gradients_before = in(Category::gradient), states_before = in(Category::state);
+    const std::int64_t gradients_before = in(Category::gradient),
+                       states_before = in(Category::state);
     const Trial trial = uniform_trial(5, DType::f32);
     std::int64_t weights = 0;
-    for (const Parameter& parameter : trial.model.parameters()) weights += parameter.value().bytes();
-    CHECK(in(Category::parameter) - parameters_before == weights);
+    for (const Parameter& parameter : trial.model.parameters())
+      weights += parameter.value().bytes();
+    CHECK(in(Category::parameter)-parameters_before == weights);
     {
       const WindowResult result = mrbp(trial.model, trial.segments, trial.entry, trial.key);
       // M_0 came in; the five states after it were made here.
-      CHECK(in(Category::state) - states_before == 5 * bytes_of(trial.entry));
+      CHECK(in(Category::state)-states_before == 5 * bytes_of(trial.entry));
       std::int64_t gradients = bytes_of(result.entry_gradient);
       for (const Parameter& parameter : trial.model.parameters())
         if (parameter.grad().defined()) gradients += parameter.grad().bytes();
-      CHECK(in(Category::gradient) - gradients_before == gradients);
+      CHECK(in(Category::gradient)-gradients_before == gradients);
     }
     CHECK(in(Category::state) == states_before);
   }

@@ -129,8 +129,9 @@ TEST_SUITE("memformer") {
     }
   }
 
-  TEST_CASE("mrbp: a cell with a growing state, carried integers, auxiliary loss and a weight used "
-            "twice gives the bits of full unrolling") {
+  TEST_CASE(
+      "mrbp: a cell with a growing state, carried integers, auxiliary loss and a weight used "
+      "twice gives the bits of full unrolling") {
     constexpr std::int64_t kBatch = 3, kVocabulary = 7;
     for (const DType dtype : {DType::f64, DType::f32}) {
       for (int count = 1; count <= kLongestWindow; ++count) {
@@ -139,7 +140,8 @@ TEST_SUITE("memformer") {
         perturb(cell.parameters(), draw.key());
         std::vector<Segment> segments;
         for (int t = 0; t < count; ++t)
-          segments.push_back(cell_segment(draw, kBatch, kVocabulary, t + 1 == count || draw.chance(0.5)));
+          segments.push_back(
+              cell_segment(draw, kBatch, kVocabulary, t + 1 == count || draw.chance(0.5)));
         State entry = cell.initial_state(kBatch);
         // Every tensor has a rule of its own.
         entry[0].boundary.detach_every = draw.pick<std::int64_t>({0, 2});
@@ -159,10 +161,12 @@ TEST_SUITE("memformer") {
     }
   }
 
-  TEST_CASE("mrbp: dropping the seed of the next state changes the gradients, and the check says so") {
+  TEST_CASE(
+      "mrbp: dropping the seed of the next state changes the gradients, and the check says so") {
     const Trial trial = plain_trial(DType::f64);
     const Outcome right = run_window(bptt, trial);
-    const Outcome wrong = run_window(mrbp, WithoutSeed(trial.model), trial.segments, trial.entry, trial.key);
+    const Outcome wrong =
+        run_window(mrbp, WithoutSeed(trial.model), trial.segments, trial.entry, trial.key);
     const std::string named = join(differences(wrong, right));
     CHECK(named.find("gradient of writer.value.weight") != std::string::npos);
     CHECK(named.find("gradient of memory.forgetting") != std::string::npos);
@@ -172,7 +176,8 @@ TEST_SUITE("memformer") {
     CHECK(named.find("state") == std::string::npos);
   }
 
-  TEST_CASE("mrbp: detaching at every boundary is the same as dropping the seed, not as keeping it") {
+  TEST_CASE(
+      "mrbp: detaching at every boundary is the same as dropping the seed, not as keeping it") {
     const Trial trial = plain_trial(DType::f64);
     const State detached = with_boundary(trial.entry, Boundary{1});
     const auto run = [&](auto method, const Recurrence& model, const State& entry) {
@@ -250,7 +255,8 @@ TEST_SUITE("memformer") {
       Parameter parameter = trial.model.parameters()[i];
       REQUIRE(parameter.grad().defined() == once.gradients[i].second.defined());
       if (parameter.grad().defined())
-        CHECK(relative_difference(parameter.grad(), affine(once.gradients[i].second, 2.0)) <= 1e-12);
+        CHECK(relative_difference(parameter.grad(), affine(once.gradients[i].second, 2.0)) <=
+              1e-12);
       parameter.zero_grad();
     }
   }

@@ -1,4 +1,5 @@
-// M3: a replayed segment makes the state that the first pass made, and mrbp notices when it does not.
+// M3: a replayed segment makes the state that the first pass made, and mrbp notices when it does
+// not.
 
 #include <doctest/doctest.h>
 
@@ -123,9 +124,9 @@ TEST_SUITE("memformer") {
   TEST_CASE("replay: a wrong key is detected, naming segment and element") {
     const Trial trial = faulty_trial();
     const WrongKey faulty(trial.model);
-    CHECK_THROWS_WITH_AS(run_window(mrbp, faulty, trial.segments, trial.entry, trial.key),
-                         doctest::Contains("replay: state 'memory' after segment 3 differs at element 0"),
-                         Error);
+    CHECK_THROWS_WITH_AS(
+        run_window(mrbp, faulty, trial.segments, trial.entry, trial.key),
+        doctest::Contains("replay: state 'memory' after segment 3 differs at element 0"), Error);
     // Without dropout nothing is drawn, and the key does not matter.
     ModelConfig config = trial.config;
     config.dropout = 0.0;
@@ -143,7 +144,8 @@ TEST_SUITE("memformer") {
       message = error.what();
     }
     CHECK(message.starts_with("replay: state 'memory' after segment 3 differs at element"));
-    CHECK(message.ends_with("a weight changed, another key was used or a kernel is not deterministic"));
+    CHECK(message.ends_with(
+        "a weight changed, another key was used or a kernel is not deterministic"));
     // The second window has the changed weight in both passes.
     CHECK_NOTHROW(run_window(mrbp, faulty, trial.segments, trial.entry, trial.key));
   }
@@ -159,8 +161,7 @@ TEST_SUITE("memformer") {
                            doctest::Contains(named.c_str()), Error);
       WindowOptions unchecked;
       unchecked.check_replay = false;
-      CHECK_NOTHROW(
-          run_window(mrbp, faulty, trial.segments, trial.entry, trial.key, unchecked));
+      CHECK_NOTHROW(run_window(mrbp, faulty, trial.segments, trial.entry, trial.key, unchecked));
     }
   }
 
@@ -171,7 +172,8 @@ TEST_SUITE("memformer") {
     CHECK_THROWS_WITH_AS(require_same_bits(with(zeros({3, 2}, DType::f64)), stored, 7),
                          doctest::Contains("state 'memory' after segment 7 is f64[3, 2]"), Error);
     CHECK_THROWS_WITH_AS(require_same_bits(with(zeros({2, 3}, DType::f32)), stored, 7),
-                         doctest::Contains("is f32[2, 3] when it ran again, f64[2, 3] before"), Error);
+                         doctest::Contains("is f32[2, 3] when it ran again, f64[2, 3] before"),
+                         Error);
     CHECK_THROWS_WITH_AS(require_same_bits({}, stored, 7),
                          doctest::Contains("segment 7 gave 0 state tensors"), Error);
     // Bits, not values: -0 is not 0.

@@ -80,7 +80,8 @@ TEST_SUITE("memformer") {
 
   TEST_CASE("truncated_bptt: a length below 1 and an empty window are errors that say so") {
     const Trial trial = trial_of(1, 2);
-    CHECK_THROWS_WITH_AS(run_truncated(trial, 0), doctest::Contains("length 0 must be at least 1"), Error);
+    CHECK_THROWS_WITH_AS(run_truncated(trial, 0), doctest::Contains("length 0 must be at least 1"),
+                         Error);
     CHECK_THROWS_WITH_AS(truncated_bptt(trial.model, {}, trial.entry, trial.key, 1),
                          doctest::Contains("no segments"), Error);
   }
@@ -146,7 +147,8 @@ TEST_SUITE("memformer") {
       for (int b = 0; b < a; ++b) CHECK(worst_gradient(outcomes[a], outcomes[b]) > 1e-6);
   }
 
-  TEST_CASE("window: strides 1..H walk the stream and enter with the state before the oldest segment") {
+  TEST_CASE(
+      "window: strides 1..H walk the stream and enter with the state before the oldest segment") {
     constexpr std::int64_t kHorizon = 4, kLength = 13;
     const Trial trial = trial_of(4, kLength, 0.0);
     const WindowResult whole = bptt(trial.model, trial.segments, trial.entry, trial.key);
@@ -180,13 +182,16 @@ TEST_SUITE("memformer") {
 
   TEST_CASE("window: impossible horizons and strides, and a result that is too short, are errors") {
     CHECK_THROWS_WITH_AS(SlidingWindow(0, 1), doctest::Contains("horizon 0"), Error);
-    CHECK_THROWS_WITH_AS(SlidingWindow(4, 0), doctest::Contains("stride 0 must lie in 1..4"), Error);
-    CHECK_THROWS_WITH_AS(SlidingWindow(4, 5), doctest::Contains("stride 5 must lie in 1..4"), Error);
+    CHECK_THROWS_WITH_AS(SlidingWindow(4, 0), doctest::Contains("stride 0 must lie in 1..4"),
+                         Error);
+    CHECK_THROWS_WITH_AS(SlidingWindow(4, 5), doctest::Contains("stride 5 must lie in 1..4"),
+                         Error);
     SlidingWindow window(4, 2);
     CHECK_THROWS_WITH_AS(window.advance(WindowResult{}), doctest::Contains("3 are needed"), Error);
   }
 
-  TEST_CASE("window: two windows with the carried state give the losses and states of one long run") {
+  TEST_CASE(
+      "window: two windows with the carried state give the losses and states of one long run") {
     const Trial trial = trial_of(6, 7, 0.0);
     const WindowResult whole = mrbp(trial.model, trial.segments, trial.entry, trial.key);
     const std::span<const Segment> all(trial.segments);
@@ -198,8 +203,10 @@ TEST_SUITE("memformer") {
       const bool early = t < 3;
       const std::size_t at = early ? t : t - 3;
       CHECK(identical((early ? first : second).segment_losses[at], whole.segment_losses[t]));
-      CHECK(identical((early ? first : second).states[at + 1][0].value, whole.states[t + 1][0].value));
-      if (!early) memory_matters |= !identical(forgetful.segment_losses[at], whole.segment_losses[t]);
+      CHECK(identical((early ? first : second).states[at + 1][0].value,
+                      whole.states[t + 1][0].value));
+      if (!early)
+        memory_matters |= !identical(forgetful.segment_losses[at], whole.segment_losses[t]);
     }
     CHECK(memory_matters);
   }

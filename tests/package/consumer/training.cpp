@@ -6,7 +6,7 @@
 #include "memformer/replay/mrbp.h"
 #include "memformer/train/config.h"
 
-// One step of training; reaches into every library: kernels and threads, JSON, zlib, fmt.
+// One window through every library: kernels and threads, JSON, fmt, zlib.
 int main() {
   using namespace mf;
   const RunConfig config = run_config_from_json(
@@ -22,7 +22,7 @@ int main() {
     read_gzip("no such file");
     return 1;
   } catch (const Error& error) {
-    std::printf("%s\n", error.what());
+    std::printf("an error, as it should be: %s\n", error.what());
   }
-  return result.mean_loss() > 5.0 && result.mean_loss() < 6.0 ? 0 : 1;
+  return result.mean_loss() > 4.0 && result.mean_loss() < 8.0 ? 0 : 1;
 }

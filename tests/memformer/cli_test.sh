@@ -1,0 +1,228 @@
+#!/bin/sh
+# The program from outside: a run killed in the middle and resumed, every subcommand, every bad input.
+# Usage: cli_test.sh PROGRAM
+set -u
+program=$1
+work=$(mktemp -d)
+training=
+clean_up() {
+  [ -n "$training" ] && kill -9 "$training" 2> /dev/null
+  rm -rf "$work"
+}
+trap clean_up EXIT
+cd "$work" || exit 1
+failures=0
+
+fail() {
+  echo "FAILED: $*"
+  failures=$((failures + 1))
+}
+
+# succeeds COMMAND...: it must; its output is left in ./out
+succeeds() {
+  "$@" > out 2> err || fail "exit code $? from: $* ($(cat err))"
+}
+
+# refused PATTERN COMMAND...: it must fail, and say so in one line, or in CLI11's usage error.
+refused() {
+  pattern=$1
+  shift
+  if "$@" > out 2> err; then
+    fail "no failure from: $*"
+  elif ! grep -q -- "$pattern" err; then
+    fail "'$pattern' is not in the error of: $* ($(cat err))"
+  elif grep -q "Run with --help" err; then
+    :
+  elif [ "$(wc -l < err)" -ne 1 ] || ! grep -q "^memformer: " err; then
+    fail "not one line that starts with 'memformer: ' from: $* ($(cat err))"
+  fi
+}
+
+prints() {
+  grep -q -- "$1" out || fail "'$1' is not printed: $(head -c 600 out)"
+}
+
+# The metrics without what depends on the clock.
+metrics() {
+  sed 's/,"seconds":.*//' "$1/metrics.jsonl"
+}
+
+# --- A corpus, and a run that is never stopped -----------------------------------------------------
+
+i=0
+while [ $i -lt 250 ]; do
+  echo "line $i says that $((i * 7919 % 1009)) is not $((i * 31 % 97))."
+  i=$((i + 1))
+done > corpus.txt
+cat > config.json << 'JSON'
+{"model": {"width": 32, "heads": 4, "encoder_layers": 1, "decoder_layers": 1, "feed_forward": 64,
+           "segment": 16, "slots": 4, "dropout": 0.1},
+ "data": {"source": "file:corpus.txt", "batch": 4},
+ "train": {"steps": 120, "horizon": 4, "stride": 2, "warmup": 10, "log_every": 1,
+           "checkpoint_every": 7, "eval_every": 25, "eval_bytes": 500}}
+JSON
+succeeds "$program" train --config config.json --out whole
+prints "^done at step 120"
+[ "$(wc -l < whole/metrics.jsonl)" -eq 120 ] || fail "120 steps gave $(wc -l < whole/metrics.jsonl) lines"
+
+# --- Killed in the middle, and resumed -------------------------------------------------------------
+
+"$program" train --config config.json --out killed > killed.log 2>&1 &
+training=$!
+while kill -0 "$training" 2> /dev/null && [ "$(cat killed/metrics.jsonl 2> /dev/null | wc -l)" -lt 10 ]
+do sleep 0.02; done
+kill -9 "$training" 2> /dev/null || fail "the run ended before it could be killed"
+wait "$training" 2> /dev/null
+training=
+[ "$(wc -l < killed/metrics.jsonl)" -lt 120 ] || fail "the run was finished before it was killed"
+succeeds "$program" train --out killed --resume
+prints "^done at step 120"
+metrics whole > expected
+metrics killed > resumed
+cmp expected resumed || fail "metrics after kill -9 and --resume are not those of the whole run"
+cmp whole/checkpoint.safetensors killed/checkpoint.safetensors ||
+  fail "the checkpoint after kill -9 and --resume is not that of the whole run"
+
+# --- In use, then interrupted by a signal: a checkpoint is written ---------------------------------
+
+"$program" train --config config.json --set train.steps=100000 --out interrupted > interrupted.log 2>&1 &
+training=$!
+while kill -0 "$training" 2> /dev/null &&
+  [ "$(cat interrupted/metrics.jsonl 2> /dev/null | wc -l)" -lt 3 ]; do sleep 0.02; done
+refused "in use by another process" "$program" train --out interrupted --resume
+kill -TERM "$training"
+wait "$training"
+code=$?
+training=
+[ $code -eq 130 ] || fail "exit code $code after a signal, 130 is expected"
+grep -q "^interrupted at step" interrupted.log || fail "no word of the interruption"
+grep -q "$(printf '\r')" interrupted.log && fail "carriage returns in a file"
+
+# --- What a trained model can do -------------------------------------------------------------------
+
+succeeds "$program" eval --run whole --split valid --ngram
+prints "with memory"
+prints "n-gram of order 5"
+succeeds "$program" eval --run whole --split all --json
+prints '"bits_per_byte_memory_reset"'
+
+succeeds "$program" generate --run whole --prompt "line 7 says" --bytes 90 --seed 4
+[ "$(wc -c < out)" -eq 90 ] || fail "generate wrote $(wc -c < out) bytes instead of 90"
+mv out first
+succeeds "$program" generate --run whole --prompt "line 7 says" --bytes 90 --seed 4
+cmp first out || fail "the same seed gave other bytes"
+succeeds "$program" --threads 1 generate --run whole --prompt "line 7 says" --bytes 90 --seed 4
+cmp first out || fail "one thread gave other bytes"
+succeeds "$program" generate --run whole --prompt "line 7 says" --bytes 90 --seed 5
+cmp -s first out && fail "another seed gave the same bytes"
+printf 'line 7 says' > prompt.txt
+succeeds "$program" generate --run whole --prompt-file prompt.txt --bytes 90 --seed 4
+cmp first out || fail "a prompt from a file gave other bytes"
+succeeds "$program" generate --run whole --bytes 20 --temperature 0
+[ "$(wc -c < out)" -eq 20 ] || fail "generate without a prompt wrote $(wc -c < out) bytes"
+succeeds "$program" generate --run whole --bytes 0
+[ -s out ] && fail "generate --bytes 0 wrote something"
+
+succeeds "$program" inspect --run whole
+prints "encoder.tokens.weight"
+prints "multiply-adds per token"
+prints "weights of step 120"
+succeeds "$program" inspect --run whole --json
+prints '"memory_bytes_per_row":512'
+succeeds "$program" inspect --config config.json
+prints "f32\[32, 64\]"
+succeeds "$program" inspect --file whole/checkpoint.safetensors
+prints "state.memory"
+prints "^step: 120"
+succeeds "$program" inspect --file whole/checkpoint.safetensors --json
+prints '"stream_position"'
+
+succeeds "$program" audit mrbp --segments 1,3,5 --batch 2 --repeats 1
+prints "verdict: MRBP is bit-identical to BPTT"
+succeeds "$program" audit mrbp --run whole --dtype f64 --segments 3 --repeats 1 --json
+prints '"bit_identical":true'
+succeeds "$program" audit mrbp --config config.json --segments 2 --repeats 1
+"$program" audit mrbp --segments 2,3 --repeats 1 --plant drop-state-seed > out 2> err
+[ $? -eq 1 ] || fail "a planted fault was not found"
+prints "NOT bit-identical"
+prints "gradient of writer"
+
+cat > task.json << 'JSON'
+{"model": {"vocabulary": 34, "width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1,
+           "feed_forward": 16, "segment": 4, "slots": 3},
+ "data": {"source": "task:remember", "max_difficulty": 2}, "train": {"steps": 2}}
+JSON
+succeeds "$program" train --config task.json --out task
+succeeds "$program" eval --run task --windows 3
+prints "accuracy with memory"
+succeeds "$program" --help
+prints "Subcommands"
+succeeds "$program" --version
+
+# --- What is wrong is said in one line -------------------------------------------------------------
+
+train() { "$program" train --config config.json --out new "$@"; }
+: > empty.txt
+printf '{"model": {"width": 32,}}' > broken.json
+printf '{"model": {"widht": 32}}' > unknown.json
+head -c 5000 whole/checkpoint.safetensors > cut.safetensors
+mkdir damaged && cp whole/config.json damaged && cp cut.safetensors damaged/checkpoint.safetensors
+mkdir changed && cp -r whole/* changed
+
+refused "no-such.json" "$program" train --config no-such.json --out new
+refused "not valid JSON" "$program" train --config broken.json --out new
+refused "unknown key 'model.widht'" "$program" train --config unknown.json --out new
+refused "unknown key 'model.widht'" train --set model.widht=32
+refused "not a setting" train --set model.width
+refused "does not divide" train --set model.heads=5
+refused "no-such.txt" train --set data.source=file:no-such.txt
+refused "empty" train --set data.source=file:empty.txt
+refused "too little text" train --set model.segment=5000
+refused "set model.vocabulary=257" train --set model.vocabulary=100
+refused "train.stride" train --set train.stride=9
+refused "first cause" train --set train.optimizer=sgd --set train.learning_rate=1e20 --set train.clip=0
+refused "cannot make the folder" "$program" train --config config.json --out config.json
+refused "holds a run already" "$program" train --config config.json --out whole
+refused "nothing to resume" "$program" train --out nowhere --resume
+refused "train.learning_rate' differs" \
+  "$program" train --out whole --resume --set train.learning_rate=1
+refused "checkpoint.safetensors" "$program" train --out damaged --resume
+refused "checkpoint.safetensors" "$program" eval --run damaged
+refused "--out is required" "$program" train
+echo "more" >> corpus.txt
+refused "have changed" "$program" train --out changed --resume
+
+refused "does not exist" "$program" eval --run nowhere
+refused "none-such" "$program" eval --run whole --data none-such
+refused "vocabulary" "$program" eval --run task --data file:corpus.txt
+refused "difficulty" "$program" eval --run task --difficulty 100
+refused "difficulty" "$program" eval --run task --difficulty -1
+refused "--split" "$program" eval --run whole --split half
+refused "--ngram needs" "$program" eval --run whole --split all --ngram
+
+refused "does not exist" "$program" generate --run nowhere
+refused "prompt is empty" "$program" generate --run whole --prompt ""
+refused "no-such.txt" "$program" generate --run whole --prompt-file no-such.txt
+refused "temperature" "$program" generate --run whole --temperature -1
+refused "top_p" "$program" generate --run whole --top-p 2
+refused "top_k" "$program" generate --run whole --top-k -1
+refused "bytes need 257" "$program" generate --run task
+refused "excludes" "$program" generate --run whole --prompt a --prompt-file prompt.txt
+if [ -w /dev/full ] && "$program" generate --run whole --bytes 5 > /dev/full 2> err; then
+  fail "generate to a full disk did not fail"
+fi
+
+refused "Exactly 1 option" "$program" inspect
+refused "no-such" "$program" inspect --file no-such.safetensors
+refused "cut.safetensors" "$program" inspect --file cut.safetensors
+refused "config.json" "$program" inspect --file config.json
+refused "--segments" "$program" audit mrbp --segments 0
+refused "window 2 has 1" "$program" audit mrbp --segments 2,1
+refused "--plant" "$program" audit mrbp --plant nothing
+refused "subcommand" "$program" audit
+refused "subcommand" "$program"
+refused "--threads" "$program" --threads 0 inspect --config config.json
+refused "subcommand" "$program" nonsense
+
+[ "$failures" -eq 0 ] && echo "all is well"
+exit "$failures"
