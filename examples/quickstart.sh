@@ -49,21 +49,30 @@ $memformer train --config examples/kjv.json --set data.source=$source --out $out
 
 step "5/8 bits per byte: with memory, without it, and what counting n-grams reaches"
 $memformer eval --run $out/$text --ngram --bytes $text_bytes
-$memformer inspect --run $out/$text
+$memformer inspect --run $out/$text >$out/$text/tensors.txt
+tail -n 5 $out/$text/tensors.txt
 
 step "6/8 training on a task that only memory solves: remember pairs, answer after them"
 $memformer train --config examples/recall.json --out $out/recall ${steps:+--set train.steps=$steps}
 
 step "7/8 right answers: with memory, and with the memory reset at every segment"
 $memformer eval --run $out/recall --windows $windows
-[ -z "$steps" ] || echo "  (short mode: $steps steps are too few for a difference)"
+[ -z "$steps" ] || echo "  (short mode: after $steps steps, at the hardest level; not the result of a real run)"
 
-step "8/8 a sample of the model trained in step 4, after the prompt \"$prompt\""
-$memformer generate --run $out/$text --prompt "$prompt" --bytes 400
+step "8/8 what the model of step 4 writes after \"$prompt\""
+$memformer generate --run $out/$text --prompt "$prompt" --bytes 400 >$out/sample.txt
+cat $out/sample.txt
+echo
 
 step "done; what was written"
-for made in "$out/$text" "$out/recall" "$out/build.log" "$memformer"; do
-  echo "  $made"
-done
-echo "each run folder holds config.json, manifest.json, metrics.jsonl (one line a report) and"
-echo "checkpoint.safetensors; go on with: $memformer train --resume --out $out/$text --set train.steps=N"
+cat <<END
+  $out/$text and $out/recall: the two runs, each with
+    config.json             every setting
+    manifest.json           seed, threads, the data and their SHA-256
+    metrics.jsonl           one line per report
+    checkpoint.safetensors  the weights and all that is needed to go on
+  $out/$text/tensors.txt: the model, tensor by tensor
+  $out/sample.txt
+  $memformer: the program
+To train on: $memformer train --resume --out $out/$text --set train.steps=N
+END

@@ -106,23 +106,20 @@ void merge_batch_into_rows(Batch& batch, Matrix<const T>& a, Matrix<T>& c) {
 }
 
 /// How one product is cut into jobs. A function of the shape alone: other panels give other bits.
+/// Each panel packs its part of both operands anew, so panels are few and not thin.
 struct Panels {
   std::int64_t rows, columns;  ///< extents of one panel
   std::int64_t down, across;   ///< panels along M and N
 
-  Panels(std::int64_t m, std::int64_t k, std::int64_t n) : rows(m), columns(n) {
-    constexpr std::int64_t kRows = 128;
-    constexpr std::int64_t kColumns = 512;
+  Panels(std::int64_t m, std::int64_t k, std::int64_t n) : rows(m), columns(n), down(1), across(1) {
     constexpr std::int64_t kWork = 1 << 20;  // smaller products are one panel
-    if (m * n * std::max<std::int64_t>(k, 1) >= kWork) {
-      if (m >= 2 * kRows) {
-        rows = kRows;
-      } else {
-        columns = std::min(n, kColumns);
-      }
-    }
-    down = (m + rows - 1) / std::max<std::int64_t>(rows, 1);
-    across = (n + columns - 1) / std::max<std::int64_t>(columns, 1);
+    if (m * n * std::max<std::int64_t>(k, 1) < kWork) return;
+    down = std::clamp<std::int64_t>(m / 128, 1, 8);
+    across = std::clamp<std::int64_t>(n / 64, 1, std::max<std::int64_t>(4 / down, 1));
+    rows = (m + down - 1) / down;
+    columns = (n + across - 1) / across;
+    down = (m + rows - 1) / rows;
+    across = (n + columns - 1) / columns;
   }
 };
 

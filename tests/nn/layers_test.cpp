@@ -150,15 +150,15 @@ TEST_SUITE("nn") {
     constexpr std::int64_t kCount = 200'000;
     const Tensor ones = full({kCount}, 1.0, DType::f64);
     for (const double p : {0.1, 0.5, 0.9}) {
-      double zeros_seen = 0.0, total = 0.0;
+      double dropped = 0.0, total = 0.0, misscaled = 0.0;
       for (const double y : doubles(run_dropout(ones, p, RngKey{1}))) {
-        const bool kept = y != 0.0;
-        if (kept) CHECK(y == 1.0 / (1.0 - p));
-        zeros_seen += kept ? 0.0 : 1.0;
+        dropped += y == 0.0 ? 1.0 : 0.0;
+        misscaled += y == 0.0 || y == 1.0 / (1.0 - p) ? 0.0 : 1.0;
         total += y;
       }
+      CHECK(misscaled == 0.0);
       // Five standard deviations of a binomial.
-      CHECK(std::abs(zeros_seen - p * kCount) < 5.0 * std::sqrt(p * (1.0 - p) * kCount));
+      CHECK(std::abs(dropped - p * kCount) < 5.0 * std::sqrt(p * (1.0 - p) * kCount));
       CHECK(std::abs(total / kCount - 1.0) < 5.0 * std::sqrt(p / (1.0 - p) / kCount));
     }
   }
