@@ -9,7 +9,8 @@
 namespace mf {
 namespace {
 
-/// slot += gradient, moving the first contribution in and writing in place only what nobody else sees.
+/// slot += gradient, moving the first contribution in and writing in place only what nobody else
+/// sees.
 void accumulate(Tensor& slot, Tensor gradient) {
   if (!slot.defined()) {
     slot = std::move(gradient);
@@ -23,10 +24,11 @@ void accumulate(Tensor& slot, Tensor gradient) {
 }  // namespace
 
 void Tape::require_recording(std::string_view operation) const {
-  check(!swept_,
-        "{}: this tape has been swept, its saved tensors are freed; record on a new Tape, or clear() "
-        "this one",
-        operation);
+  check(
+      !swept_,
+      "{}: this tape has been swept, its saved tensors are freed; record on a new Tape, or clear() "
+      "this one",
+      operation);
 }
 
 std::int32_t Tape::add_place(const Tensor& value, bool leaf, std::string_view name) {
@@ -61,11 +63,13 @@ Var Tape::append(std::unique_ptr<detail::Node> node, std::span<const Var* const>
 }
 
 std::vector<Var> Tape::append(std::unique_ptr<detail::Node> node,
-                              std::span<const Var* const> inputs,
-                              std::span<const Tensor> outputs) {
+                              std::span<const Var* const> inputs, std::span<const Tensor> outputs) {
   require_recording(node->name());
-  Entry entry{std::move(node), {}, static_cast<std::int32_t>(places_.size()),
-              static_cast<std::int32_t>(outputs.size()), module_};
+  Entry entry{std::move(node),
+              {},
+              static_cast<std::int32_t>(places_.size()),
+              static_cast<std::int32_t>(outputs.size()),
+              module_};
   entry.inputs.reserve(inputs.size());
   for (const Var* input : inputs) entry.inputs.push_back(input->on_tape() ? input->id : -1);
   std::vector<Var> results;
@@ -73,10 +77,15 @@ std::vector<Var> Tape::append(std::unique_ptr<detail::Node> node,
   for (const Tensor& output : outputs) {
     if (check_finite_ && count_nonfinite(output) > 0) {
       std::string operands;
-      for (const Var* input : inputs) operands += (operands.empty() ? "" : ", ") + describe(*input);
-      fail("{}: the forward pass made {} NaN or infinite values of {}; inputs {}; lower the learning "
-           "rate or clip gradients, and look at this layer's inputs",
-           where(entry), count_nonfinite(output), output, operands);
+      for (const Var* input : inputs) {
+        if (!operands.empty()) operands += ", ";
+        operands += describe(*input);
+      }
+      fail(
+          "{}: the forward pass made {} NaN or infinite values of {}; inputs {}; lower the "
+          "learning "
+          "rate or clip gradients, and look at this layer's inputs",
+          where(entry), count_nonfinite(output), output, operands);
     }
     results.push_back({output, this, add_place(output, false)});
   }
@@ -100,9 +109,10 @@ std::string Tape::where(const Entry& entry) const {
 
 void Tape::deposit(std::int32_t id, Tensor gradient, std::string_view from) {
   Place& place = places_[static_cast<std::size_t>(id)];
-  check(gradient.defined() && gradient.dtype() == place.dtype && gradient.device() == place.device,
-        "{}: its backward made a gradient {} for an input {}{}; dtype and device must be the input's",
-        from, gradient, place.dtype, place.shape);
+  check(
+      gradient.defined() && gradient.dtype() == place.dtype && gradient.device() == place.device,
+      "{}: its backward made a gradient {} for an input {}{}; dtype and device must be the input's",
+      from, gradient, place.dtype, place.shape);
   if (gradient.shape() != place.shape) gradient = sum_to(gradient, place.shape);
   if (check_finite_)
     check(count_nonfinite(gradient) == 0,
@@ -112,7 +122,8 @@ void Tape::deposit(std::int32_t id, Tensor gradient, std::string_view from) {
     accumulate(gradients_[static_cast<std::size_t>(id)], std::move(gradient));
     return;
   }
-  // Clipping scales a parameter's gradient in place, so it must be nobody else's, nor overlap itself.
+  // Clipping scales a parameter's gradient in place, so it must be nobody else's, nor overlap
+  // itself.
   Tensor& slot = place.parameter.grad();
   if (!slot.defined() && !(gradient.sole_owner() && gradient.is_contiguous()))
     gradient = gradient.clone();
@@ -131,8 +142,7 @@ void Tape::backward(std::span<const Seed> seeds) {
   const CategoryScope category(Category::gradient);
   gradients_.resize(places_.size());
   for (const Seed& seed : seeds) {
-    check(seed.var.tape == this,
-          "backward: a seed's var {} is not on this tape; {}", seed.var,
+    check(seed.var.tape == this, "backward: a seed's var {} is not on this tape; {}", seed.var,
           seed.var.on_tape() ? "it belongs to another one" : "it is a constant");
     check(seed.gradient.defined() && seed.gradient.shape() == seed.var.shape(),
           "backward: the seed {} does not have the shape of its var {}", seed.gradient, seed.var);
@@ -220,7 +230,10 @@ std::string describe(const TapeReport& report) {
   for (std::size_t i = 0; i < report.rows.size(); ++i) {
     const TapeReport::Row& row = report.rows[i];
     std::string shapes;
-    for (const Shape& shape : row.shapes) shapes += (shapes.empty() ? "" : " ") + describe(shape);
+    for (const Shape& shape : row.shapes) {
+      if (!shapes.empty()) shapes += ' ';
+      shapes += describe(shape);
+    }
     text += fmt::format("{:>6}  {:<20} {:<24} {:>12}  {}\n", i, row.op, shapes, row.saved_bytes,
                         row.module);
   }

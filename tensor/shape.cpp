@@ -47,7 +47,10 @@ bool operator==(const Shape& a, const Shape& b) {
 
 std::string describe(const Shape& shape) {
   std::string text = "[";
-  for (int i = 0; i < shape.rank(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  for (int i = 0; i < shape.rank(); ++i) {
+    if (i > 0) text += ", ";
+    text += std::to_string(shape[i]);
+  }
   return text + "]";
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// Private: the only place where the names of the model's fields stand, and the reader and writer that
-// every configuration struct shares. Not installed, since it shows nlohmann::json.
+// Private: the only place where the names of the model's fields stand, and the reader and writer
+// that every configuration struct shares. Not installed, since it shows nlohmann::json.
 
 #include <nlohmann/json.hpp>
 #include <set>
@@ -51,7 +51,8 @@ struct Words<Activation> {
 };
 template <>
 struct Words<DType> {
-  static constexpr std::pair<DType, const char*> kAll[] = {{DType::f32, "f32"}, {DType::f64, "f64"}};
+  static constexpr std::pair<DType, const char*> kAll[] = {{DType::f32, "f32"},
+                                                           {DType::f64, "f64"}};
 };
 
 template <class Field>
@@ -99,7 +100,7 @@ class FieldWriter {
     if constexpr (std::is_enum_v<T>) {
       for (const auto& [word_value, word] : Words<T>::kAll)
         if (word_value == value) json_[name] = word;
-    } else if constexpr (requires(FieldWriter& w) { visit_fields(value, w); }) {
+    } else if constexpr (requires(FieldWriter & w) { visit_fields(value, w); }) {
       FieldWriter inner;
       visit_fields(value, inner);
       json_[name] = inner.take();
@@ -133,10 +134,11 @@ class FieldReader {
           value = word_value;
           return;
         }
-        words += (words.empty() ? "" : ", ") + std::string(word);
+        if (!words.empty()) words += ", ";
+        words += word;
       }
       fail("configuration: '{}' is {}; known values are {}", path, found->dump(), words);
-    } else if constexpr (requires(FieldReader& r) { visit_fields(value, r); }) {
+    } else if constexpr (requires(FieldReader & r) { visit_fields(value, r); }) {
       FieldReader inner(*found, path);
       visit_fields(value, inner);
       inner.finish();
@@ -149,7 +151,8 @@ class FieldReader {
             found->dump());
       value = found->template get<T>();
     } else if constexpr (std::is_floating_point_v<T>) {
-      check(found->is_number(), "configuration: '{}' must be a number; got {}", path, found->dump());
+      check(found->is_number(), "configuration: '{}' must be a number; got {}", path,
+            found->dump());
       value = found->template get<T>();
     } else {
       check(found->is_string(), "configuration: '{}' must be text; got {}", path, found->dump());
@@ -166,7 +169,10 @@ class FieldReader {
  private:
   std::string names() const {
     std::string text;
-    for (const std::string& name : known_) text += (text.empty() ? "" : ", ") + name;
+    for (const std::string& name : known_) {
+      if (!text.empty()) text += ", ";
+      text += name;
+    }
     return text;
   }
 

@@ -14,7 +14,10 @@ constexpr const char* kStatePrefix = "state.";
 
 std::string join(const std::vector<std::int64_t>& values) {
   std::string text;
-  for (const std::int64_t value : values) text += (text.empty() ? "" : " ") + std::to_string(value);
+  for (const std::int64_t value : values) {
+    if (!text.empty()) text += ' ';
+    text += std::to_string(value);
+  }
   return text;
 }
 
@@ -26,15 +29,16 @@ class Metadata {
   const std::string& text(const std::string& key) const {
     const auto found = file_.metadata.find(key);
     check(found != file_.metadata.end(),
-          "checkpoint: {} has no metadata '{}'; it is not a checkpoint of this program", path_, key);
+          "checkpoint: {} has no metadata '{}'; it is not a checkpoint of this program", path_,
+          key);
     return found->second;
   }
   std::vector<std::int64_t> integers(const std::string& key) const {
     std::istringstream words(text(key));
     std::vector<std::int64_t> values;
     for (std::int64_t value = 0; words >> value;) values.push_back(value);
-    check(words.eof(), "checkpoint: {} has '{}' in metadata '{}'; whole numbers are expected", path_,
-          text(key), key);
+    check(words.eof(), "checkpoint: {} has '{}' in metadata '{}'; whole numbers are expected",
+          path_, text(key), key);
     return values;
   }
   std::int64_t integer(const std::string& key) const {
@@ -66,8 +70,9 @@ void copy_all(const TensorFile& file, const std::string& path,
               std::vector<Destination> destinations) {
   std::vector<Tensor> sources;
   for (const Destination& destination : destinations) {
-    const auto found = std::find_if(file.tensors.begin(), file.tensors.end(),
-                                    [&](const auto& entry) { return entry.first == destination.name; });
+    const auto found =
+        std::find_if(file.tensors.begin(), file.tensors.end(),
+                     [&](const auto& entry) { return entry.first == destination.name; });
     check(found != file.tensors.end(), "checkpoint: {} has no tensor '{}'; {} is expected", path,
           destination.name, destination.target);
     check(found->second.shape() == destination.target.shape() &&
@@ -101,7 +106,9 @@ RunConfig comparable(RunConfig config) {
 }  // namespace
 
 std::string config_path(const std::string& folder) { return folder + "/config.json"; }
-std::string checkpoint_path(const std::string& folder) { return folder + "/checkpoint.safetensors"; }
+std::string checkpoint_path(const std::string& folder) {
+  return folder + "/checkpoint.safetensors";
+}
 std::string metrics_path(const std::string& folder) { return folder + "/metrics.jsonl"; }
 
 void save_checkpoint(const std::string& path, const RunConfig& config, const Memformer& model,
@@ -130,7 +137,8 @@ Progress load_checkpoint(const std::string& path, const RunConfig& config, Memfo
   const RunConfig stored = run_config_from_json(metadata.text("config"));
   const std::string difference = first_difference(comparable(stored), comparable(config));
   check(difference.empty(),
-        "checkpoint: {} was made with another configuration; '{}' differs; use the configuration of the "
+        "checkpoint: {} was made with another configuration; '{}' differs; use the configuration "
+        "of the "
         "run, or start a new run",
         path, difference);
   Progress progress;
@@ -158,7 +166,8 @@ RunConfig checkpoint_config(const std::string& path) {
 TrainedModel load_trained(const std::string& folder) {
   const std::string path = checkpoint_path(folder);
   check(std::filesystem::exists(path),
-        "run: {} does not exist; give the folder of a run made by 'memformer train --out FOLDER'", path);
+        "run: {} does not exist; give the folder of a run made by 'memformer train --out FOLDER'",
+        path);
   const TensorFile file = load(path, Checksums::required);
   const Metadata metadata(file, path);
   TrainedModel trained;

@@ -152,9 +152,7 @@ TEST_SUITE("memformer") {
     ModelConfig config = tiny_config(DType::f32);
     config.width = 32;  // large enough for threads to share the work
     config.feed_forward = 128;
-    config.segment = 16;
     RunOptions options;
-    options.batch = 8;
     const Run once = train(config, options);
     for (const int count : {1, 2, 4}) {
       CAPTURE(count);

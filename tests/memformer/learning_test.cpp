@@ -56,13 +56,13 @@ std::vector<Segment> recall_window(RngKey key, std::int64_t batch) {
 ModelConfig recall_config() {
   ModelConfig c;
   c.vocabulary = kBegin + 1;
-  c.width = 32;
-  c.heads = 4;
+  c.width = 16;
+  c.heads = 2;
   c.encoder_layers = 1;
   c.decoder_layers = 1;
-  c.feed_forward = 64;
+  c.feed_forward = 32;
   c.segment = 2;
-  c.slots = 8;
+  c.slots = 4;
   return c;
 }
 
@@ -71,7 +71,7 @@ struct Learner {
   RngKey key;
   std::vector<Parameter> parameters = model.parameters();
   Adam adam{parameters, {}};
-  Schedule schedule{.peak = 2e-3, .warmup = 100, .total = 0};
+  Schedule schedule{.peak = 3e-3, .warmup = 100, .total = 0};
 
   Learner(const ModelConfig& config, std::uint64_t seed)
       : model(config, RngKey{seed}.at("weights")), key(RngKey{seed}.at("steps")) {}
@@ -101,7 +101,7 @@ struct Learner {
 };
 
 double recall_after_training(const ModelConfig& config, std::uint64_t seed, bool detached = false) {
-  constexpr std::int64_t kSteps = 300, kBatch = 32;
+  constexpr std::int64_t kSteps = 300, kBatch = 16;
   const ThreadScope one(1);  // so small that a second thread costs more than it brings
   Learner learner(config, seed);
   const State entry =
@@ -109,7 +109,7 @@ double recall_after_training(const ModelConfig& config, std::uint64_t seed, bool
   for (std::int64_t i = 0; i < kSteps; ++i)
     learner.step(recall_window(RngKey{seed}.at("data").at(static_cast<std::uint64_t>(i)), kBatch),
                  entry);
-  return learner.accuracy(2000);
+  return learner.accuracy(1000);
 }
 
 }  // namespace
