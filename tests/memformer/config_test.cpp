@@ -50,7 +50,9 @@ bool contains(const std::string& text, const std::string& part) {
 TEST_SUITE("memformer") {
   TEST_CASE("config: every field is written, read back, and by itself differs from the default") {
     const Json written = Json::parse(to_json(ModelConfig{}));
-    for (const auto& [key, value] : written.items()) {
+    for (const auto& field : written.items()) {
+      const std::string key = field.key();
+      const Json& value = field.value();
       CAPTURE(key);
       REQUIRE(other_values().contains(key));
       CHECK(other_values()[key] != value);
@@ -106,7 +108,9 @@ TEST_SUITE("memformer") {
 
   TEST_CASE("config: a value of the wrong type is an error that names the key, for every field") {
     const Json defaults = Json::parse(to_json(ModelConfig{}));
-    for (const auto& [key, value] : defaults.items()) {
+    for (const auto& field : defaults.items()) {
+      const std::string key = field.key();
+      const Json& value = field.value();
       CAPTURE(key);
       const Json wrong_values[] = {Json(nullptr), Json::array({1}), Json::object(),
                                    value.is_boolean() ? Json(1) : Json(true),
