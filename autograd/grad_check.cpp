@@ -79,7 +79,8 @@ class Checker {
     if (y.on_tape()) {
       tape.backward({{y, weights(y.value)}});
     } else {
-      tape.backward(std::span<const Seed>{});  // no input reaches the result: all gradients are zero
+      tape.backward(
+          std::span<const Seed>{});  // no input reaches the result: all gradients are zero
     }
     std::vector<Tensor> grads;
     for (const Var& leaf : leaves) grads.push_back(tape.grad(leaf).clone());
@@ -144,8 +145,8 @@ class Checker {
 
   void compare(const std::string& input, std::int64_t index, double analytic, double numeric) {
     ++report_.checked;
-    const double error = std::abs(analytic - numeric) /
-                         (options_.absolute + options_.relative * std::abs(numeric));
+    const double error =
+        std::abs(analytic - numeric) / (options_.absolute + options_.relative * std::abs(numeric));
     if (!std::isfinite(analytic) || !std::isfinite(numeric)) {
       add_failure(input, index, analytic, numeric, "not finite");
     } else {
@@ -176,10 +177,10 @@ GradReport grad_check(std::string name, const GradFunction& fn, std::span<const 
 }
 
 std::string describe(const GradReport& report) {
-  std::string text =
-      fmt::format("{}: {}, {} coordinates checked, {} skipped, worst error {:.3g} of the tolerance\n",
-                  report.name, report.ok ? "gradients agree" : "GRADIENTS DIFFER", report.checked,
-                  report.skipped, report.worst_error);
+  std::string text = fmt::format(
+      "{}: {}, {} coordinates checked, {} skipped, worst error {:.3g} of the tolerance\n",
+      report.name, report.ok ? "gradients agree" : "GRADIENTS DIFFER", report.checked,
+      report.skipped, report.worst_error);
   constexpr std::size_t kShown = 10;
   for (std::size_t i = 0; i < std::min(kShown, report.failures.size()); ++i) {
     const GradReport::Failure& failure = report.failures[i];

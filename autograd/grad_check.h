@@ -20,7 +20,8 @@ struct GradCheckOptions {
   double step = 1e-6;  ///< of the central difference, times max(1, |x|)
   double absolute = 1e-7;
   double relative = 1e-6;
-  std::int64_t full_limit = 4096;  ///< every coordinate up to here, beyond it `directions` random ones
+  std::int64_t full_limit =
+      4096;  ///< every coordinate up to here, beyond it `directions` random ones
   int directions = 32;
   /// True for coordinates to leave out and count (kinks of relu and max): input, index, value.
   std::function<bool(int input, std::int64_t index, double value)> skip;
@@ -39,8 +40,9 @@ struct GradCheckOptions {
 
 struct GradReport {
   struct Failure {
-    std::string input;        ///< "input 0", or the parameter's name
-    std::int64_t index = -1;  ///< row-major coordinate; -1 for a random direction or a whole-tensor fact
+    std::string input;  ///< "input 0", or the parameter's name
+    std::int64_t index =
+        -1;  ///< row-major coordinate; -1 for a random direction or a whole-tensor fact
     double analytic = 0.0;
     double numeric = 0.0;
     std::string reason;
@@ -55,10 +57,11 @@ struct GradReport {
 /// Verdict with reasons, for people.
 std::string describe(const GradReport& report);
 
-/// Compares the tape's gradients of `fn` with central differences at every coordinate of `inputs` and
-/// of `parameters` (whose values are moved in place and put back). The output is contracted with fixed
-/// irregular weights: a plain sum sends the same gradient to every element and hides bugs of symmetry.
-/// NaN fails. The analytic gradient is computed twice and must have the same bits.
+/// Compares the tape's gradients of `fn` with central differences at every coordinate of `inputs`
+/// and of `parameters` (whose values are moved in place and put back). The output is contracted
+/// with fixed irregular weights: a plain sum sends the same gradient to every element and hides
+/// bugs of symmetry. NaN fails. The analytic gradient is computed twice and must have the same
+/// bits.
 GradReport grad_check(std::string name, const GradFunction& fn, std::span<const Tensor> inputs,
                       const GradCheckOptions& options = {},
                       std::span<const Parameter> parameters = {});

@@ -8,8 +8,8 @@
 
 namespace mf {
 
-/// A trained tensor: a shared handle to {name, value, gradient}. Copies alias the same parameter, so
-/// a table can be tied by copying its Parameter.
+/// A trained tensor: a shared handle to {name, value, gradient}. Copies alias the same parameter,
+/// so a table can be tied by copying its Parameter.
 class Parameter {
  public:
   Parameter() = default;

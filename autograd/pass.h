@@ -8,12 +8,13 @@
 
 namespace mf {
 
-/// "No recording" and "evaluation" are different things: MRBP's first pass records nothing, yet drops
-/// out exactly as the replay will.
+/// "No recording" and "evaluation" are different things: MRBP's first pass records nothing, yet
+/// drops out exactly as the replay will.
 enum class Mode : std::uint8_t { train, eval };
 
-/// What one run through a model needs: where to record, which random draws, and the path of the layer
-/// that runs. `at` extends key and path alike, so a mask depends on where it is drawn, not on when.
+/// What one run through a model needs: where to record, which random draws, and the path of the
+/// layer that runs. `at` extends key and path alike, so a mask depends on where it is drawn, not on
+/// when.
 struct Pass {
   Tape& tape;
   RngKey key;
@@ -33,7 +34,8 @@ struct Pass {
   }
 };
 
-/// While it lives, what is recorded belongs to the pass's module. First line of a layer's operator().
+/// While it lives, what is recorded belongs to the pass's module. First line of a layer's
+/// operator().
 class ModuleScope {
  public:
   explicit ModuleScope(const Pass& pass)

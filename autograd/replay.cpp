@@ -27,8 +27,9 @@ struct ReplayNode final : detail::Node {
     {
       const CategoryScope category(Category::activation);
       for (std::size_t i = 0; i < inputs.size(); ++i)
-        leaves.push_back(grads.wants(static_cast<int>(i)) ? tape.input(inputs[i].get(), "replay input")
-                                                          : constant(inputs[i].get()));
+        leaves.push_back(grads.wants(static_cast<int>(i))
+                             ? tape.input(inputs[i].get(), "replay input")
+                             : constant(inputs[i].get()));
       outputs = fn(Pass{tape, key, mode, module}, leaves);
     }
     check(outputs.size() == gy.size(), "the function gave {} results, and {} when it ran again",

@@ -30,7 +30,7 @@ struct TapeReport {
     std::vector<std::int32_t> inputs;  ///< ids; -1 for constants
     std::int32_t output = -1;          ///< id of the first output
     std::vector<Shape> shapes;         ///< of the outputs
-    std::int64_t saved_bytes = 0;      ///< of blocks that no earlier entry saved; parameters excluded
+    std::int64_t saved_bytes = 0;  ///< of blocks that no earlier entry saved; parameters excluded
   };
   std::vector<Row> rows;
   std::int64_t saved_bytes = 0;
@@ -54,8 +54,10 @@ struct Node {
 /// The record of one forward pass. Entries are in order of recording, which is a topological order,
 /// so the reverse sweep is a plain loop. Many tapes may live at once; operands carry theirs.
 ///
-/// - An operation is recorded only if some operand is on a tape; operands on two tapes are an error.
-/// - The sweep frees each entry's saved tensors as it passes. A swept tape refuses a second sweep and
+/// - An operation is recorded only if some operand is on a tape; operands on two tapes are an
+/// error.
+/// - The sweep frees each entry's saved tensors as it passes. A swept tape refuses a second sweep
+/// and
 ///   further recording: make a new Tape, or `clear()` it.
 /// - Parameter gradients are written through: each contribution is added straight to
 ///   `Parameter::grad`, newest entry first.
@@ -76,7 +78,8 @@ class Tape {
   Var param(const Parameter& parameter);
 
   /// One reverse sweep with any number of seeds. Contributions meet in the order of the tape.
-  /// Throws Error if a seed is not on this tape or has another shape or dtype, or on a second sweep.
+  /// Throws Error if a seed is not on this tape or has another shape or dtype, or on a second
+  /// sweep.
   void backward(std::span<const Seed> seeds);
   void backward(std::initializer_list<Seed> seeds) {
     backward(std::span<const Seed>(seeds.begin(), seeds.size()));
@@ -98,8 +101,8 @@ class Tape {
   std::int64_t saved_bytes() const { return report().saved_bytes; }
   TapeReport report() const;
 
-  /// Anomaly mode: every value and gradient is checked as it is made; the first NaN or infinity is an
-  /// Error that names the op, its module and its shapes.
+  /// Anomaly mode: every value and gradient is checked as it is made; the first NaN or infinity is
+  /// an Error that names the op, its module and its shapes.
   void check_finite(bool on) { check_finite_ = on; }
 
   // For op.h, pass.h and replay.cpp -------------------------------------------------------------

@@ -10,9 +10,12 @@ enum class Activation { gelu, relu, silu };
 
 inline Var activate(Activation activation, const Var& x) {
   switch (activation) {
-    case Activation::relu: return relu(x);
-    case Activation::silu: return silu(x);
-    case Activation::gelu: break;
+    case Activation::relu:
+      return relu(x);
+    case Activation::silu:
+      return silu(x);
+    case Activation::gelu:
+      break;
   }
   return gelu(x);
 }

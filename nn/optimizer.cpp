@@ -63,8 +63,8 @@ Sgd::Sgd(std::vector<Parameter> parameters, double momentum, double weight_decay
     : Optimizer(std::move(parameters)),
       momentum_(momentum),
       weight_decay_(weight_decay),
-      velocities_(momentum > 0.0 ? zeros_for(parameters_) : std::vector<Tensor>(parameters_.size())) {
-}
+      velocities_(momentum > 0.0 ? zeros_for(parameters_)
+                                 : std::vector<Tensor>(parameters_.size())) {}
 
 void Sgd::step(double learning_rate, double gradient_scale) {
   ++steps_;
@@ -79,7 +79,8 @@ void Sgd::step(double learning_rate, double gradient_scale) {
 std::vector<std::pair<std::string, Tensor>> Sgd::state() const {
   std::vector<std::pair<std::string, Tensor>> state;
   for (std::size_t i = 0; i < parameters_.size(); ++i)
-    if (velocities_[i].defined()) state.emplace_back("sgd.velocity." + parameters_[i].name(), velocities_[i]);
+    if (velocities_[i].defined())
+      state.emplace_back("sgd.velocity." + parameters_[i].name(), velocities_[i]);
   return state;
 }
 

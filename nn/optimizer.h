@@ -12,7 +12,8 @@ namespace mf {
 
 /// Euclidean norm of all gradients together, accumulated in f64 in the order of `parameters`.
 double global_gradient_norm(const std::vector<Parameter>& parameters);
-/// The factor that brings a gradient of this norm down to `limit`: min(1, limit / norm); 1 if limit is 0.
+/// The factor that brings a gradient of this norm down to `limit`: min(1, limit / norm); 1 if limit
+/// is 0.
 double clip_factor(double norm, double limit);
 
 /// Updates parameters from their gradients, in place. Parameters without a gradient are left alone.
@@ -37,7 +38,8 @@ class Optimizer {
   std::int64_t steps_ = 0;
 };
 
-/// AdamW (Loshchilov and Hutter 2019), decay decoupled from the gradient; Adam where weight_decay is 0:
+/// AdamW (Loshchilov and Hutter 2019), decay decoupled from the gradient; Adam where weight_decay
+/// is 0:
 ///   m = b1 m + (1-b1) g,  v = b2 v + (1-b2) g^2,
 ///   p -= lr * (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps), after p *= 1 - lr * weight_decay.
 class Adam final : public Optimizer {
@@ -51,7 +53,8 @@ class Adam final : public Optimizer {
   std::vector<Tensor> first_moments_, second_moments_;
 };
 
-/// p -= lr * u,  u = momentum * u + g + weight_decay * p: decay in its classic form, a part of the gradient.
+/// p -= lr * u,  u = momentum * u + g + weight_decay * p: decay in its classic form, a part of the
+/// gradient.
 class Sgd final : public Optimizer {
  public:
   Sgd(std::vector<Parameter> parameters, double momentum, double weight_decay);

@@ -26,7 +26,8 @@ class ParameterCollector {
     } else if constexpr (requires { member.has_value(); }) {
       if (member.has_value()) (*this)(name, *member);
     } else if constexpr (requires { member.begin(); }) {
-      for (std::size_t i = 0; i < member.size(); ++i) (*this)(name + "." + std::to_string(i), member[i]);
+      for (std::size_t i = 0; i < member.size(); ++i)
+        (*this)(name + "." + std::to_string(i), member[i]);
     } else {
       const std::string outer = std::exchange(prefix_, path);
       member.each(*this);

@@ -15,7 +15,8 @@ Tensor sinusoidal_positions(std::int64_t length, std::int64_t width, DType dtype
     for (std::int64_t i = 0; i < width; ++i) {
       const double exponent = static_cast<double>(i / 2 * 2) / static_cast<double>(width);
       const double angle = static_cast<double>(p) / std::pow(10000.0, exponent);
-      table[static_cast<std::size_t>(p * width + i)] = i % 2 == 0 ? std::sin(angle) : std::cos(angle);
+      table[static_cast<std::size_t>(p * width + i)] =
+          i % 2 == 0 ? std::sin(angle) : std::cos(angle);
     }
   return from_host(table, {length, width}).to(dtype);
 }
@@ -53,13 +54,14 @@ Var relative_attention(const Pass& pass, const Var& query, const Var& key, const
   const std::int64_t length = query.size(2);
   const std::int64_t reach = (table.size(0) + 1) / 2;
   check(length <= reach && key.size(2) == length,
-        "relative_attention: {} queries and {} keys do not fit a table of reach {}; use self-attention "
+        "relative_attention: {} queries and {} keys do not fit a table of reach {}; use "
+        "self-attention "
         "within the segment",
         length, key.size(2), reach);
   const std::int64_t rows = table.size(0);
-  std::vector<std::int32_t> row_of_key;   // [T, T]: the table's row for query i and key j
-  std::vector<std::int32_t> key_of_row;   // [T, rows]: the key for query i and row r; T where none
-  std::vector<std::uint8_t> hidden;       // [T, T]: keys after the query
+  std::vector<std::int32_t> row_of_key;  // [T, T]: the table's row for query i and key j
+  std::vector<std::int32_t> key_of_row;  // [T, rows]: the key for query i and row r; T where none
+  std::vector<std::uint8_t> hidden;      // [T, T]: keys after the query
   for (std::int64_t i = 0; i < length; ++i) {
     for (std::int64_t j = 0; j < length; ++j) {
       row_of_key.push_back(static_cast<std::int32_t>(i - j + reach - 1));
@@ -75,8 +77,7 @@ Var relative_attention(const Pass& pass, const Var& query, const Var& key, const
   const Var by_distance =
       gather(matmul(query, transpose(table)), from_host(row_of_key, {length, length}));
   Var logits = scale(add(matmul(query, transpose(key)), by_distance), scale_factor);
-  if (causal)
-    logits = masked_fill(logits, from_host(hidden, {length, length}), minus_infinity);
+  if (causal) logits = masked_fill(logits, from_host(hidden, {length, length}), minus_infinity);
   if (mask.defined()) {
     std::vector<std::uint8_t> padded = mask.to_vector<std::uint8_t>();
     for (std::uint8_t& keep : padded) keep = keep ? 0 : 1;

@@ -11,8 +11,9 @@ namespace mf {
 /// Fixed table [length, width]: pe[p, 2i] = sin(p / 10000^(2i/width)), pe[p, 2i+1] = cos(same).
 Tensor sinusoidal_positions(std::int64_t length, std::int64_t width, DType dtype);
 
-/// T5's bucket of the distance key - query. Two-sided: half the buckets are for keys behind the query.
-/// Near distances have a bucket each, far ones share logarithmically wider ones up to `max_distance`.
+/// T5's bucket of the distance key - query. Two-sided: half the buckets are for keys behind the
+/// query. Near distances have a bucket each, far ones share logarithmically wider ones up to
+/// `max_distance`.
 std::int32_t relative_bucket(std::int64_t query, std::int64_t key, std::int64_t buckets,
                              std::int64_t max_distance, bool two_sided);
 
@@ -44,6 +45,7 @@ struct RelativeBias {
 /// q, k, v: [B, H, T, D]; table R: [2 * reach - 1, D], row i - j + reach - 1, shared by the heads.
 /// Stores the attention weights, as R is also added to the values. Throws Error if T > reach.
 Var relative_attention(const Pass& pass, const Var& query, const Var& key, const Var& value,
-                       const Var& table, const Tensor& mask, bool causal, double dropout_probability);
+                       const Var& table, const Tensor& mask, bool causal,
+                       double dropout_probability);
 
 }  // namespace mf

@@ -7,8 +7,8 @@
 
 namespace mf {
 
-/// Learning rate at `step` (0-based): linear warm-up over `warmup` steps to `peak`, then half a cosine
-/// down to `floor * peak` at step `total`; constant at `peak` if `total` is 0.
+/// Learning rate at `step` (0-based): linear warm-up over `warmup` steps to `peak`, then half a
+/// cosine down to `floor * peak` at step `total`; constant at `peak` if `total` is 0.
 struct Schedule {
   double peak = 1e-3;
   std::int64_t warmup = 100;
@@ -18,8 +18,8 @@ struct Schedule {
   double at(std::int64_t step) const {
     if (step < warmup) return peak * static_cast<double>(step + 1) / static_cast<double>(warmup);
     if (total <= warmup) return peak;
-    const double progress = std::min(
-        1.0, static_cast<double>(step - warmup) / static_cast<double>(total - warmup));
+    const double progress =
+        std::min(1.0, static_cast<double>(step - warmup) / static_cast<double>(total - warmup));
     const double cosine = 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
     return peak * (floor + (1.0 - floor) * cosine);
   }

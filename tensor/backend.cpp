@@ -19,7 +19,8 @@ void register_backend(Device::Kind kind, const Backend* backend) {
 
 const Backend& backend_for(Device device) {
   const Backend* backend = table()[static_cast<std::size_t>(device.kind)];
-  check(backend != nullptr, "backend: no backend is installed for {}; build with CUDA and call cuda::install()",
+  check(backend != nullptr,
+        "backend: no backend is installed for {}; build with CUDA and call cuda::install()",
         device);
   return *backend;
 }

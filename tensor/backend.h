@@ -45,7 +45,18 @@ struct Context {
 
 /// Elementwise functions; value and derivative of each are in formulas.h.
 enum class Unary : std::uint8_t {
-  negative, exp, log, sqrt, square, reciprocal, tanh, sigmoid, relu, silu, gelu, gelu_tanh
+  negative,
+  exp,
+  log,
+  sqrt,
+  square,
+  reciprocal,
+  tanh,
+  sigmoid,
+  relu,
+  silu,
+  gelu,
+  gelu_tanh
 };
 enum class Binary : std::uint8_t { add, sub, mul, div };
 enum class Reduction : std::uint8_t { sum, max };
@@ -129,9 +140,9 @@ struct Backend {
   /// y (f64, one element) = number of elements that are NaN or infinite; x contiguous.
   Kernel<void(View x, MutView y)> count_nonfinite{"count_nonfinite"};
 
-  /// c = alpha * a b (+ c if accumulate); a [batch.., M, K], b [batch.., K, N], c [batch.., M, N] with
-  /// equal batch extents (stride 0 where broadcast). One of the last two strides of each is 1, and
-  /// c's last stride is 1.
+  /// c = alpha * a b (+ c if accumulate); a [batch.., M, K], b [batch.., K, N], c [batch.., M, N]
+  /// with equal batch extents (stride 0 where broadcast). One of the last two strides of each is 1,
+  /// and c's last stride is 1.
   Kernel<void(View a, View b, MutView c, double alpha, bool accumulate)> matmul{"matmul"};
 
   // Rows of the last axis.
@@ -159,8 +170,8 @@ struct Backend {
   Kernel<void(View table, View ids, MutView y)> gather_rows{"gather_rows"};
   /// gtable[ids_i] += gy_i in the order of i.
   Kernel<void(View ids, View gy, MutView gtable)> scatter_rows{"scatter_rows"};
-  /// y [rows, m] = x [rows, n] at index [rows, m] along the last axis. x and y contiguous; index may
-  /// have stride 0 along its rows.
+  /// y [rows, m] = x [rows, n] at index [rows, m] along the last axis. x and y contiguous; index
+  /// may have stride 0 along its rows.
   Kernel<void(View x, View index, MutView y)> gather{"gather"};
   /// gx[r, index[r, j]] += gy[r, j] in the order of j.
   Kernel<void(View index, View gy, MutView gx)> scatter{"scatter"};
@@ -184,16 +195,16 @@ struct Backend {
               MutView log_sum)>
       cross_entropy{"cross_entropy"};
   /// glogits = gloss * w_i (softmax(logits_i) - onehot(target_i)).
-  Kernel<void(View logits, View targets, View weights, std::int32_t ignore, View log_sum, View gloss,
-              MutView glogits)>
+  Kernel<void(View logits, View targets, View weights, std::int32_t ignore, View log_sum,
+              View gloss, MutView glogits)>
       cross_entropy_backward{"cross_entropy_backward"};
 
   // Optimizer steps, in place on contiguous tensors; gradient is scaled by `scale` first.
   Kernel<void(View gradient, double scale, const AdamOptions&, std::int64_t step, MutView parameter,
               MutView first_moment, MutView second_moment)>
       adam{"adam"};
-  /// velocity = momentum * velocity + gradient; parameter -= learning_rate * velocity. velocity may be
-  /// absent (momentum 0).
+  /// velocity = momentum * velocity + gradient; parameter -= learning_rate * velocity. velocity may
+  /// be absent (momentum 0).
   Kernel<void(View gradient, double scale, double learning_rate, double momentum,
               double weight_decay, MutView parameter, MutView velocity)>
       sgd{"sgd"};
@@ -211,8 +222,8 @@ struct Backend {
   }
 };
 
-/// Makes `backend` serve every device of `kind`. The cpu is there from the start; other backends are
-/// installed by the program (cuda::install()), never by static constructors.
+/// Makes `backend` serve every device of `kind`. The cpu is there from the start; other backends
+/// are installed by the program (cuda::install()), never by static constructors.
 void register_backend(Device::Kind kind, const Backend* backend);
 /// Throws Error if no backend serves `device`.
 const Backend& backend_for(Device device);

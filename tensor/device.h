@@ -15,7 +15,7 @@ struct Device {
 };
 
 inline constexpr Device cpu{};
-constexpr Device cuda(int index = 0) { return {Device::Kind::cuda, index}; }
+constexpr Device cuda_device(int index = 0) { return {Device::Kind::cuda, index}; }
 
 inline std::string describe(Device device) {
   return device.kind == Device::Kind::cpu ? "cpu" : "cuda:" + std::to_string(device.index);

@@ -15,20 +15,28 @@ enum class DType : std::uint8_t { f32, f64, i32, u8 };
 
 constexpr std::int64_t size_of(DType dtype) {
   switch (dtype) {
-    case DType::f32: return 4;
-    case DType::f64: return 8;
-    case DType::i32: return 4;
-    case DType::u8: return 1;
+    case DType::f32:
+      return 4;
+    case DType::f64:
+      return 8;
+    case DType::i32:
+      return 4;
+    case DType::u8:
+      return 1;
   }
   return 0;
 }
 
 constexpr std::string_view name_of(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "f32";
-    case DType::f64: return "f64";
-    case DType::i32: return "i32";
-    case DType::u8: return "u8";
+    case DType::f32:
+      return "f32";
+    case DType::f64:
+      return "f64";
+    case DType::i32:
+      return "i32";
+    case DType::u8:
+      return "u8";
   }
   return "?";
 }
@@ -47,7 +55,8 @@ constexpr DType dtype_of() {
   } else if constexpr (std::is_same_v<T, std::int32_t>) {
     return DType::i32;
   } else {
-    static_assert(std::is_same_v<T, std::uint8_t>, "tensors hold float, double, int32_t or uint8_t");
+    static_assert(std::is_same_v<T, std::uint8_t>,
+                  "tensors hold float, double, int32_t or uint8_t");
     return DType::u8;
   }
 }
@@ -65,10 +74,14 @@ decltype(auto) visit_float(DType dtype, F&& fn) {
 template <class F>
 decltype(auto) visit_any(DType dtype, F&& fn) {
   switch (dtype) {
-    case DType::i32: return std::forward<F>(fn)(std::int32_t{});
-    case DType::u8: return std::forward<F>(fn)(std::uint8_t{});
-    case DType::f64: return std::forward<F>(fn)(double{});
-    case DType::f32: break;
+    case DType::i32:
+      return std::forward<F>(fn)(std::int32_t{});
+    case DType::u8:
+      return std::forward<F>(fn)(std::uint8_t{});
+    case DType::f64:
+      return std::forward<F>(fn)(double{});
+    case DType::f32:
+      break;
   }
   return std::forward<F>(fn)(float{});
 }

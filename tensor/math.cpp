@@ -42,8 +42,9 @@ void require_indices(std::string_view operation, const Tensor& indices, std::int
   const Tensor host = indices.to(cpu).contiguous();
   const std::int32_t* ids = host.data<std::int32_t>();
   for (std::int64_t i = 0; i < host.elements(); ++i)
-    check(ids[i] >= 0 && ids[i] < bound, "{}: id {} at position {} is out of range; valid ids are 0 to {}",
-          operation, ids[i], i, bound - 1);
+    check(ids[i] >= 0 && ids[i] < bound,
+          "{}: id {} at position {} is out of range; valid ids are 0 to {}", operation, ids[i], i,
+          bound - 1);
 }
 
 void require_rank(std::string_view operation, const Tensor& x, int least) {
@@ -103,7 +104,8 @@ MatmulShapes matmul_shapes(const Tensor& a, const Tensor& b) {
   require_floats("matmul", a, b);
   require_rank("matmul", a, 2);
   require_rank("matmul", b, 2);
-  check(a.size(-1) == b.size(-2), "matmul: inner sizes differ: {} x {}; transpose an operand?", a, b);
+  check(a.size(-1) == b.size(-2), "matmul: inner sizes differ: {} x {}; transpose an operand?", a,
+        b);
   const auto leading = [](const Tensor& x) {
     return x.shape().without(x.rank() - 1).without(x.rank() - 2);
   };
@@ -169,8 +171,8 @@ void add_(Tensor& y, const Tensor& x, double scale) {
 
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   require_floats("where", a, b);
-  check(condition.defined() && condition.dtype() == DType::u8, "where: condition must be u8; got {}",
-        condition);
+  check(condition.defined() && condition.dtype() == DType::u8,
+        "where: condition must be u8; got {}", condition);
   const Shape shape =
       broadcast(condition.shape(), broadcast(a.shape(), b.shape(), "where"), "where");
   Tensor y = empty(shape, a.dtype(), a.device());
@@ -370,7 +372,8 @@ Tensor logsumexp(const Tensor& x, int axis) {
   return y.transpose(i, -1).contiguous().reshape(x.shape().without(i));
 }
 
-LayerNormResult layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, double epsilon) {
+LayerNormResult layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias,
+                           double epsilon) {
   require_floats("layer_norm", x, gain, bias);
   require_rank("layer_norm", x, 1);
   require_shape("layer_norm", "gain", gain, {width_of(x)});
@@ -401,8 +404,8 @@ LayerNormGrads layer_norm_backward(const Tensor& x, const Tensor& gain, const Te
 NormalizeResult normalize(const Tensor& x, double radius, double epsilon) {
   require_floats("normalize", x);
   require_rank("normalize", x, 1);
-  check(radius > 0.0 && epsilon >= 0.0, "normalize: radius {} must be positive and epsilon {} not negative",
-        radius, epsilon);
+  check(radius > 0.0 && epsilon >= 0.0,
+        "normalize: radius {} must be positive and epsilon {} not negative", radius, epsilon);
   NormalizeResult result{empty_like(x), empty(without_last(x), x.dtype(), x.device())};
   backend_of(x).normalize(context_of(x), view(x.contiguous()), radius, epsilon, mut_view(result.y),
                           mut_view(result.norm));
@@ -428,8 +431,7 @@ Tensor gather_rows(const Tensor& table, const Tensor& ids) {
   shape.append(table.size(1));
   Tensor y = empty(shape, table.dtype(), table.device());
   backend_of(table).gather_rows(context_of(table), view(table.contiguous()),
-                                view(ids.contiguous().reshape({ids.elements()})),
-                                mut_view(y));
+                                view(ids.contiguous().reshape({ids.elements()})), mut_view(y));
   return y;
 }
 
@@ -478,8 +480,8 @@ Tensor scatter(const Tensor& index, const Tensor& gy, std::int64_t n) {
   require_rank("scatter", gy, 1);
   const Shape leading = without_last(gy);
   const Tensor rows = index_rows("scatter", index, leading, n);
-  check(rows.size(-1) == gy.size(-1), "scatter: index {} and gy {} differ in their last axis", index,
-        gy);
+  check(rows.size(-1) == gy.size(-1), "scatter: index {} and gy {} differ in their last axis",
+        index, gy);
   Tensor gx = zeros({leading.elements(), n}, gy.dtype(), gy.device());
   backend_of(gy).scatter(context_of(gy), view(rows),
                          view(gy.contiguous().reshape({leading.elements(), gy.size(-1)})),
@@ -523,20 +525,22 @@ namespace {
 Shape attention_shape(const Tensor& q, const Tensor& k, const Tensor& v) {
   require_floats("attention", q, k, v);
   check(q.rank() == 4 && k.rank() == 4 && v.rank() == 4,
-        "attention: query, key and value must be [batch, heads, length, width]; got {}, {}, {}", q, k,
-        v);
-  check(q.size(0) == k.size(0) && k.size(0) == v.size(0) && q.size(1) == k.size(1) &&
-            k.size(1) == v.size(1) && q.size(3) == k.size(3) && k.size(2) == v.size(2),
-        "attention: query {}, key {} and value {} do not fit; batch and heads must agree, key width "
-        "must equal query width, value length must equal key length",
-        q, k, v);
+        "attention: query, key and value must be [batch, heads, length, width]; got {}, {}, {}", q,
+        k, v);
+  check(
+      q.size(0) == k.size(0) && k.size(0) == v.size(0) && q.size(1) == k.size(1) &&
+          k.size(1) == v.size(1) && q.size(3) == k.size(3) && k.size(2) == v.size(2),
+      "attention: query {}, key {} and value {} do not fit; batch and heads must agree, key width "
+      "must equal query width, value length must equal key length",
+      q, k, v);
   return {q.size(0), q.size(1), q.size(2), k.size(2)};
 }
 
 AttentionOptions checked(const AttentionOptions& options, const Tensor& q) {
-  check(options.temperature > 0.0, "attention: temperature {} must be positive", options.temperature);
-  check(options.dropout >= 0.0 && options.dropout < 1.0,
-        "attention: dropout {} is not in [0, 1)", options.dropout);
+  check(options.temperature > 0.0, "attention: temperature {} must be positive",
+        options.temperature);
+  check(options.dropout >= 0.0 && options.dropout < 1.0, "attention: dropout {} is not in [0, 1)",
+        options.dropout);
   AttentionOptions result = options;
   if (result.scale == 0.0) result.scale = 1.0 / std::sqrt(static_cast<double>(q.size(3)));
   return result;
@@ -582,12 +586,12 @@ AttentionGrads attention_backward(const Tensor& q, const Tensor& k, const Tensor
   if (wants.k) grads.k = empty_heads(k, k.size(3));
   if (wants.v) grads.v = empty_heads(v, v.size(3));
   if (wants.bias && bias.defined()) grads.bias = empty(scores, q.dtype(), q.device());
-  backend_of(q).attention_backward(
-      context_of(q), view(row_operand(q)), view(row_operand(k)), view(row_operand(v)),
-      view(attention_mask(mask, scores)),
-      view(broadcast_optional("attention", "bias", bias, scores)), checked(options, q),
-      view(row_operand(out)), view(log_sum), view(row_operand(gout)), mut_view(grads.q),
-      mut_view(grads.k), mut_view(grads.v), mut_view(grads.bias));
+  backend_of(q).attention_backward(context_of(q), view(row_operand(q)), view(row_operand(k)),
+                                   view(row_operand(v)), view(attention_mask(mask, scores)),
+                                   view(broadcast_optional("attention", "bias", bias, scores)),
+                                   checked(options, q), view(row_operand(out)), view(log_sum),
+                                   view(row_operand(gout)), mut_view(grads.q), mut_view(grads.k),
+                                   mut_view(grads.v), mut_view(grads.bias));
   return grads;
 }
 
@@ -602,9 +606,10 @@ LossRows loss_rows(const Tensor& logits, const Tensor& targets, const Tensor& we
                    std::int32_t ignore) {
   require_floats("cross_entropy", logits);
   require_rank("cross_entropy", logits, 1);
-  check(targets.defined() && targets.dtype() == DType::i32 && targets.shape() == without_last(logits),
-        "cross_entropy: targets must be i32{} for logits {}; got {}", without_last(logits), logits,
-        targets);
+  check(
+      targets.defined() && targets.dtype() == DType::i32 && targets.shape() == without_last(logits),
+      "cross_entropy: targets must be i32{} for logits {}; got {}", without_last(logits), logits,
+      targets);
   const std::int64_t classes = logits.size(-1);
   if (weights.defined()) {
     require_floats("cross_entropy", logits, weights);
@@ -664,7 +669,8 @@ void sgd_(Tensor& parameter, const Tensor& gradient, double scale, double learni
   require_shape("sgd_", "gradient", gradient, parameter.shape());
   check(parameter.is_contiguous(), "sgd_: the parameter must be contiguous; got {}", parameter);
   if (velocity.defined()) require_shape("sgd_", "velocity", velocity, parameter.shape());
-  check(momentum == 0.0 || velocity.defined(), "sgd_: momentum {} needs a velocity tensor", momentum);
+  check(momentum == 0.0 || velocity.defined(), "sgd_: momentum {} needs a velocity tensor",
+        momentum);
   backend_of(parameter).sgd(context_of(parameter), view(gradient.contiguous()), scale,
                             learning_rate, momentum, weight_decay, mut_view(parameter),
                             mut_view(velocity));

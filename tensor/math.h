@@ -7,9 +7,9 @@
 #include "tensor/backend.h"
 #include "tensor/tensor.h"
 
-/// Checked functions on Tensors: they verify shapes, dtypes and devices, allocate the result and call
-/// the backend's kernel. None records anything; autograd/ops has the same names on Var. Dtypes are
-/// never promoted: mixing them is an error that names both.
+/// Checked functions on Tensors: they verify shapes, dtypes and devices, allocate the result and
+/// call the backend's kernel. None records anything; autograd/ops has the same names on Var. Dtypes
+/// are never promoted: mixing them is an error that names both.
 namespace mf {
 
 // Elementwise -----------------------------------------------------------------------------------
@@ -66,8 +66,8 @@ std::int64_t count_nonfinite(const Tensor& x);
 
 // Products --------------------------------------------------------------------------------------
 
-/// a [.., M, K] x b [.., K, N] -> [.., M, N]; leading extents broadcast. Transposed operands are given
-/// as views: matmul(a, b.transpose()).
+/// a [.., M, K] x b [.., K, N] -> [.., M, N]; leading extents broadcast. Transposed operands are
+/// given as views: matmul(a, b.transpose()).
 Tensor matmul(const Tensor& a, const Tensor& b, double alpha = 1.0);
 /// c = alpha * a b + c in place, c contiguous and without broadcast batch extents.
 void matmul_add_(Tensor& c, const Tensor& a, const Tensor& b, double alpha = 1.0);
@@ -104,11 +104,13 @@ Tensor normalize_backward(const Tensor& x, const Tensor& norm, const Tensor& gy,
 
 // Indexing --------------------------------------------------------------------------------------
 
-/// table [rows, width] at ids (i32, any shape) -> ids.shape + [width]. Throws Error on an id out of range.
+/// table [rows, width] at ids (i32, any shape) -> ids.shape + [width]. Throws Error on an id out of
+/// range.
 Tensor gather_rows(const Tensor& table, const Tensor& ids);
 /// zeros [rows, width] with gy added at ids, in order.
 Tensor scatter_rows(const Tensor& ids, const Tensor& gy, std::int64_t rows);
-/// x [.., n] at index [.., m] along the last axis -> [.., m]. index (i32) broadcasts over leading axes.
+/// x [.., n] at index [.., m] along the last axis -> [.., m]. index (i32) broadcasts over leading
+/// axes.
 Tensor gather(const Tensor& x, const Tensor& index);
 /// zeros [.., n] with gy added at index, in order.
 Tensor scatter(const Tensor& index, const Tensor& gy, std::int64_t n);

@@ -13,8 +13,8 @@ namespace mf {
 namespace {
 
 /// Free lists of one device, by size class. Blocks are never split, so a loop over same-shaped
-/// segments finds each of its blocks again. A class is a power of two in eight steps: at most 12.5 %
-/// of a block is unused.
+/// segments finds each of its blocks again. A class is a power of two in eight steps: at most 12.5
+/// % of a block is unused.
 class CachingAllocator {
  public:
   explicit CachingAllocator(Device device) : device_(device) {}
@@ -33,10 +33,11 @@ class CachingAllocator {
         release();
         data = backend_for(device_).allocate(device_, block);
       }
-      check(data != nullptr,
-            "allocate: {} has no memory left; requested {} bytes, active {}, peak {}; use a smaller "
-            "batch, a shorter segment or replay",
-            device_, bytes, stats_.active, stats_.peak);
+      check(
+          data != nullptr,
+          "allocate: {} has no memory left; requested {} bytes, active {}, peak {}; use a smaller "
+          "batch, a shorter segment or replay",
+          device_, bytes, stats_.active, stats_.peak);
     }
     count(bytes, category);
     stats_.peak = std::max(stats_.peak, stats_.active);

@@ -8,8 +8,8 @@
 
 namespace mf {
 
-/// What a block is for. The ledger sums to the active bytes. `workspace` is what kernels hold while they
-/// run: how much that is at once depends on how threads overlap, so it is counted apart.
+/// What a block is for. The ledger sums to the active bytes. `workspace` is what kernels hold while
+/// they run: how much that is at once depends on how threads overlap, so it is counted apart.
 enum class Category : std::uint8_t { activation, parameter, gradient, state, optimizer, workspace };
 inline constexpr int kCategories = 6;
 std::string_view name_of(Category category);
@@ -40,7 +40,8 @@ class CategoryScope {
   Category previous_;
 };
 
-/// Peak of active bytes inside a block of code; scopes nest and do not disturb `memory_stats().peak`.
+/// Peak of active bytes inside a block of code; scopes nest and do not disturb
+/// `memory_stats().peak`.
 class PeakScope {
  public:
   explicit PeakScope(Device device = cpu);

@@ -24,7 +24,9 @@ struct RngKey {
   }
 
   /// 64 random bits, element `index` of this key's stream.
-  constexpr std::uint64_t bits(std::uint64_t index) const { return mix(value + kGolden * (index + 1)); }
+  constexpr std::uint64_t bits(std::uint64_t index) const {
+    return mix(value + kGolden * (index + 1));
+  }
   /// Uniform in [0, 1) with 53 bits.
   constexpr double uniform(std::uint64_t index) const {
     return static_cast<double>(bits(index) >> 11) * 0x1p-53;
@@ -44,7 +46,8 @@ struct RngKey {
   }
 };
 
-/// Uniform in [low, high) / normal with the given mean and deviation (Box-Muller on elements 2i, 2i+1).
+/// Uniform in [low, high) / normal with the given mean and deviation (Box-Muller on elements 2i,
+/// 2i+1).
 Tensor uniform(const Shape& shape, RngKey key, double low, double high, DType dtype,
                Device device = cpu);
 Tensor normal(const Shape& shape, RngKey key, double mean, double deviation, DType dtype,

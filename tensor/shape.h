@@ -21,7 +21,8 @@ class Shape {
   explicit Shape(std::span<const std::int64_t> extents);
 
   int rank() const { return rank_; }
-  /// Extent of `axis`; negative axes count from the end. No check: use `resolve_axis` on user input.
+  /// Extent of `axis`; negative axes count from the end. No check: use `resolve_axis` on user
+  /// input.
   std::int64_t operator[](int axis) const { return extents_[index(axis)]; }
   std::int64_t& operator[](int axis) { return extents_[index(axis)]; }
   std::int64_t elements() const;
@@ -38,7 +39,9 @@ class Shape {
   friend bool operator==(const Shape& a, const Shape& b);
 
  private:
-  std::size_t index(int axis) const { return static_cast<std::size_t>(axis < 0 ? axis + rank_ : axis); }
+  std::size_t index(int axis) const {
+    return static_cast<std::size_t>(axis < 0 ? axis + rank_ : axis);
+  }
 
   std::array<std::int64_t, kMaxRank> extents_{};
   int rank_ = 0;

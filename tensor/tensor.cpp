@@ -103,8 +103,8 @@ Tensor Tensor::permute(std::initializer_list<int> order) const {
 
 Tensor Tensor::permute(std::span<const int> order) const {
   require_defined(*this, "permute");
-  check(static_cast<int>(order.size()) == rank(), "permute: {} axes given for {}; name each axis once",
-        order.size(), *this);
+  check(static_cast<int>(order.size()) == rank(),
+        "permute: {} axes given for {}; name each axis once", order.size(), *this);
   Shape shape;
   Shape strides;
   unsigned seen = 0;
@@ -224,9 +224,8 @@ std::vector<T> Tensor::to_vector() const {
 double Tensor::item() const {
   check(defined() && elements() == 1, "item: {} does not have exactly one element", *this);
   const Tensor host = to(cpu);
-  return visit_any(dtype_, [&](auto zero) {
-    return static_cast<double>(*host.data<decltype(zero)>());
-  });
+  return visit_any(dtype_,
+                   [&](auto zero) { return static_cast<double>(*host.data<decltype(zero)>()); });
 }
 
 void Tensor::fill_(double value) {

@@ -68,7 +68,8 @@ class Tensor {
   /// The one element of a tensor of one element, as double.
   double item() const;
 
-  /// In place: every element becomes `value` / the elements of `source` (same shape, dtype, device).
+  /// In place: every element becomes `value` / the elements of `source` (same shape, dtype,
+  /// device).
   void fill_(double value);
   void copy_(const Tensor& source);
 

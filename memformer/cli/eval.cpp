@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -31,13 +32,16 @@ std::string joined(const std::vector<std::string>& documents) {
   return text;
 }
 
-void print_row(const char* name, double bits) { std::printf("  %-42s %.4f bits/byte\n", name, bits); }
+void print_row(const char* name, double bits) {
+  std::printf("  %-42s %.4f bits/byte\n", name, bits);
+}
 
 void evaluate_text(const EvalArguments& arguments, const TrainedModel& trained) {
   const RunConfig& config = trained.config;
-  check(config.model.vocabulary == kByteVocabulary,
-        "eval: the model has a vocabulary of {}, text needs {}; give a run that was trained on text",
-        config.model.vocabulary, kByteVocabulary);
+  check(
+      config.model.vocabulary == kByteVocabulary,
+      "eval: the model has a vocabulary of {}, text needs {}; give a run that was trained on text",
+      config.model.vocabulary, kByteVocabulary);
   check(!arguments.ngram || arguments.split != "all",
         "eval: --ngram needs a training split; --split all has none");
   const std::string source = arguments.data.empty() ? config.data.source : arguments.data;
@@ -47,7 +51,7 @@ void evaluate_text(const EvalArguments& arguments, const TrainedModel& trained) 
     text = corpus.documents;
   } else {
     Split split = split_corpus(corpus, config.data.train_fraction, config.data.valid_fraction);
-    text = arguments.split == "valid" ? std::move(split.valid)
+    text = arguments.split == "valid"   ? std::move(split.valid)
            : arguments.split == "train" ? split.train
                                         : std::move(split.test);
     train_text = std::move(split.train);
@@ -68,16 +72,20 @@ void evaluate_text(const EvalArguments& arguments, const TrainedModel& trained) 
                               {"bits_per_byte", with.bits_per_byte()},
                               {"bits_per_byte_memory_reset", without.bits_per_byte()}};
   if (arguments.ngram) {
+    std::string scored_text = joined(text);
+    if (arguments.bytes > 0)
+      scored_text.resize(std::min(scored_text.size(), static_cast<std::size_t>(arguments.bytes)));
     for (const int order : {4, 5})
       json["ngram_order_" + std::to_string(order)] =
-          ngram_bits_per_byte(joined(train_text), joined(text), order);
+          ngram_bits_per_byte(joined(train_text), scored_text, order);
   }
   if (arguments.json) {
     std::printf("%s\n", json.dump().c_str());
     return;
   }
-  std::printf("%s, %s split, %lld bytes scored, step %lld\n", source.c_str(), arguments.split.c_str(),
-              static_cast<long long>(with.scored), static_cast<long long>(trained.step));
+  std::printf("%s, %s split, %lld bytes scored, step %lld\n", source.c_str(),
+              arguments.split.c_str(), static_cast<long long>(with.scored),
+              static_cast<long long>(trained.step));
   print_row("with memory", with.bits_per_byte());
   print_row("memory reset at every segment", without.bits_per_byte());
   if (arguments.ngram) {
@@ -100,7 +108,8 @@ double task_accuracy(const TrainedModel& trained, const SyntheticTask& task, std
       const StepResult step =
           trained.model->step(Pass{off, {}, Mode::eval, {}}, segment, constants_of(state));
       if (segment.scored > 0) {
-        right += exact_match(step.outputs.value, segment.targets) * static_cast<double>(segment.scored);
+        right +=
+            exact_match(step.outputs.value, segment.targets) * static_cast<double>(segment.scored);
         scored += segment.scored;
       }
       state = values_of(step.next);
@@ -152,7 +161,8 @@ void evaluate_run(const EvalArguments& arguments) {
 
 void add_eval(CLI::App& program) {
   CLI::App* command = program.add_subcommand(
-      "eval", "measure a trained model, with its memory and with the memory reset at every segment");
+      "eval",
+      "measure a trained model, with its memory and with the memory reset at every segment");
   const auto arguments = std::make_shared<EvalArguments>();
   command->add_option("--run", arguments->run, "folder of the run")->required();
   command->add_option("--data", arguments->data, "another corpus than the run's");

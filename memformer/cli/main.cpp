@@ -10,23 +10,27 @@
 
 namespace {
 
-/// GNU OpenMP lets waiting threads spin for milliseconds; on a busy machine they then burn the time of
-/// the thread they wait for, and a step takes ten times as long. How long they spin is read from the
-/// environment when the library is loaded, so the program starts itself once more with a short time.
+/// GNU OpenMP lets waiting threads spin for milliseconds; on a busy machine they then burn the time
+/// of the thread they wait for, and a step takes ten times as long. How long they spin is read from
+/// the environment when the library is loaded, so the program starts itself once more with a short
+/// time.
 void keep_waiting_threads_short(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
   setenv("GOMP_SPINCOUNT", "2000", 0);
-  execv("/proc/self/exe", argv);  // returns only where that file is not to be had: then go on as it is
+  execv("/proc/self/exe",
+        argv);  // returns only where that file is not to be had: then go on as it is
 }
 
 int run(int argc, char** argv) {
   CLI::App program{
-      "Memformer: a Transformer with an external memory, trained by memory replay back-propagation"};
+      "Memformer: a Transformer with an external memory, trained by memory replay "
+      "back-propagation"};
   program.require_subcommand(1);
   program.fallthrough();  // --threads may stand behind the subcommand too
   program.set_version_flag("--version", "memformer 0.1.0");
   int threads = 0;
-  program.add_option("--threads", threads, "threads of the kernels; default: OMP_NUM_THREADS or all")
+  program
+      .add_option("--threads", threads, "threads of the kernels; default: OMP_NUM_THREADS or all")
       ->check(CLI::Range(1, 1024));
   program.parse_complete_callback([&] {
     if (threads > 0) mf::set_threads(threads);

@@ -48,7 +48,8 @@ void ProgressLine::show(const StepMetrics& m) {
   const auto now = Clock::now();
   const double interval = std::chrono::duration<double>(now - since_).count();
   const double elapsed = std::chrono::duration<double>(now - start_).count();
-  const double left = elapsed / static_cast<double>(m.step - first_) * static_cast<double>(total_ - m.step);
+  const double left =
+      elapsed / static_cast<double>(m.step - first_) * static_cast<double>(total_ - m.step);
   const double loss = loss_ / static_cast<double>(steps_);
   std::string line = fmt::format("step {}/{}  loss {:.4f}", m.step, total_, loss);
   if (m.accuracy) {
@@ -58,9 +59,10 @@ void ProgressLine::show(const StepMetrics& m) {
     line += fmt::format("  {:.4f} bits/byte", loss / std::numbers::ln2);
   }
   if (m.valid_bits_per_byte) line += fmt::format("  valid {:.4f}", *m.valid_bits_per_byte);
-  line += fmt::format("  {:.0f} tokens/s  ETA {}  active {}  peak {}",
-                      static_cast<double>(m.tokens - tokens_before_) / interval, readable_seconds(left),
-                      readable_bytes(m.active_bytes), readable_bytes(peak_));
+  line +=
+      fmt::format("  {:.0f} tokens/s  ETA {}  active {}  peak {}",
+                  static_cast<double>(m.tokens - tokens_before_) / interval, readable_seconds(left),
+                  readable_bytes(m.active_bytes), readable_bytes(peak_));
   if (terminal_ && !m.valid_bits_per_byte) {
     const std::size_t width = line.size();
     line.resize(std::max(width, width_), ' ');

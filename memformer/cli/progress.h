@@ -13,7 +13,8 @@ std::string readable_bytes(std::int64_t bytes);
 /// "1h02m", "3m20s", "12s".
 std::string readable_seconds(double seconds);
 
-/// One line per report; on a terminal the line is rewritten in place, elsewhere each stands on its own.
+/// One line per report; on a terminal the line is rewritten in place, elsewhere each stands on its
+/// own.
 class ProgressLine {
  public:
   ProgressLine(std::int64_t total_steps, std::int64_t first_step, std::int64_t every);

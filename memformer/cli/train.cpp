@@ -63,8 +63,7 @@ void train(const TrainArguments& arguments) {
   std::printf("%s at step %lld; checkpoint %s\n", trainer.done() ? "done" : "interrupted",
               static_cast<long long>(trainer.progress().step),
               checkpoint_path(arguments.out).c_str());
-  if (!trainer.done())
-    throw CLI::RuntimeError(130);
+  if (!trainer.done()) throw CLI::RuntimeError(130);
 }
 
 }  // namespace
@@ -73,8 +72,9 @@ void add_train(CLI::App& program) {
   CLI::App* command = program.add_subcommand(
       "train", "train a model; writes config.json, metrics.jsonl and checkpoints into one folder");
   const auto arguments = std::make_shared<TrainArguments>();
-  command->add_option("--config", arguments->config, "JSON file with every hyperparameter; absent keys "
-                                                     "keep their defaults");
+  command->add_option("--config", arguments->config,
+                      "JSON file with every hyperparameter; absent keys "
+                      "keep their defaults");
   command->add_option("--set", arguments->settings, "change a key, such as --set train.steps=200");
   command->add_option("--out", arguments->out, "folder of the run")->required();
   command->add_flag("--resume", arguments->resume, "go on from the run's checkpoint, bit for bit");

@@ -28,7 +28,8 @@ void validate(const ModelConfig& c) {
           value);
   };
   const auto at_most = [](std::string_view name, std::int64_t value, std::int64_t limit) {
-    check(value <= limit, "configuration: model.{} is {}; at most {} is supported", name, value, limit);
+    check(value <= limit, "configuration: model.{} is {}; at most {} is supported", name, value,
+          limit);
   };
   positive("vocabulary", c.vocabulary);
   positive("width", c.width);

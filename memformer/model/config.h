@@ -15,8 +15,8 @@ enum class ReadNorm { shared, own, none };
 /// How a slot is brought back to scale after it was written (spec 1.10, #6).
 enum class MemoryNorm { l2, layer_norm, none };
 
-/// Every hyperparameter of the model. The numbers in brackets are rows of the table of open questions,
-/// docs/differences.md; defaults are those that were seen to learn.
+/// Every hyperparameter of the model. The numbers in brackets are rows of the table of open
+/// questions, docs/differences.md; defaults are those that were seen to learn.
 struct ModelConfig {
   Architecture architecture = Architecture::encoder_decoder;
   std::int64_t vocabulary = 257;
@@ -35,8 +35,9 @@ struct ModelConfig {
   Positions positions = Positions::learned;  ///< [8]
   std::int64_t relative_buckets = 32;
   std::int64_t relative_max_distance = 128;
-  double embedding_scale = 1.0;      ///< token embeddings are multiplied by it
-  double embedding_deviation = 0.0;  ///< of the initial token table; 0: 1/sqrt(width) if tied, else 1
+  double embedding_scale = 1.0;  ///< token embeddings are multiplied by it
+  double embedding_deviation =
+      0.0;  ///< of the initial token table; 0: 1/sqrt(width) if tied, else 1
   bool attention_bias = true;
   bool tie_embeddings = true;  ///< encoder and decoder share one token table
   bool tie_output = true;      ///< the logits use the decoder's token table
@@ -49,8 +50,8 @@ struct ModelConfig {
   MemoryNorm memory_norm = MemoryNorm::l2;       ///< [6]
   double memory_radius = 0.0;                    ///< of l2; 0 stands for sqrt(width)
   double memory_epsilon = 1e-6;
-  bool forgetting = true;                  ///< add the forgetting vectors before normalising
-  double forgetting_initial_norm = 0.05;   ///< expected Euclidean norm of each at the start
+  bool forgetting = true;                 ///< add the forgetting vectors before normalising
+  double forgetting_initial_norm = 0.05;  ///< expected Euclidean norm of each at the start
 
   DType dtype = DType::f32;
 
@@ -64,8 +65,8 @@ struct ModelConfig {
 /// Throws Error naming the first impossible value and what it could be.
 void validate(const ModelConfig& config);
 
-/// The whole configuration as JSON text, every field present; and back. Unknown keys, wrong types and
-/// unknown words are Errors that name the key.
+/// The whole configuration as JSON text, every field present; and back. Unknown keys, wrong types
+/// and unknown words are Errors that name the key.
 std::string to_json(const ModelConfig& config);
 ModelConfig model_config_from_json(const std::string& text);
 

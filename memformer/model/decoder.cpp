@@ -12,7 +12,8 @@ DecoderLayer::DecoderLayer(const ModelConfig& c, RngKey key)
       cross_attention(c.width, c.heads, c.attention_bias, c.attention_dropout,
                       key.at("cross_attention"), c.dtype),
       feed_forward_norm(c.width, c.norm_epsilon, c.dtype),
-      feed_forward(c.width, c.feed_forward, c.activation, c.dropout, key.at("feed_forward"), c.dtype),
+      feed_forward(c.width, c.feed_forward, c.activation, c.dropout, key.at("feed_forward"),
+                   c.dtype),
       dropout_probability(c.dropout) {
   if (c.positions == Positions::simplified_relative)
     self_attention.use_relative_positions(c.segment, key.at("self_attention"), c.dtype);
@@ -25,14 +26,14 @@ Var DecoderLayer::operator()(const Pass& pass, const Var& x, const Var& encoded,
     return add(base, dropout(pass.at(name), change, dropout_probability));
   };
   const Var normed = self_norm(pass.at("self_norm"), x);
-  Var y = residual(x, "self_dropout",
-                   self_attention(pass.at("self_attention"), normed, normed, seen));
+  Var y =
+      residual(x, "self_dropout", self_attention(pass.at("self_attention"), normed, normed, seen));
   y = residual(y, "cross_dropout",
                cross_attention(pass.at("cross_attention"), cross_norm(pass.at("cross_norm"), y),
                                encoded, cross));
-  return residual(y, "feed_forward_dropout",
-                  feed_forward(pass.at("feed_forward"),
-                               feed_forward_norm(pass.at("feed_forward_norm"), y)));
+  return residual(
+      y, "feed_forward_dropout",
+      feed_forward(pass.at("feed_forward"), feed_forward_norm(pass.at("feed_forward_norm"), y)));
 }
 
 Decoder::Decoder(const ModelConfig& c, RngKey key) : embedding(c, false, key) {

@@ -31,8 +31,8 @@ struct DecoderLayer {
 };
 
 /// Predicts the next segment. It sees the memory only through the encoder output E_t.
-/// inputs: i32 [B, K]; encoded: [B, L, width]; padding: u8 [B, L] of the encoder's tokens or undefined.
-/// Result: [B, K, width].
+/// inputs: i32 [B, K]; encoded: [B, L, width]; padding: u8 [B, L] of the encoder's tokens or
+/// undefined. Result: [B, K, width].
 struct Decoder {
   InputEmbedding embedding;
   std::vector<DecoderLayer> layers;

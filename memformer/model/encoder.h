@@ -21,7 +21,8 @@ struct EncoderLayer {
 
   EncoderLayer(const ModelConfig& config, RngKey key);
   /// x: [B, L, width]; memory: [B, slots, width] (undefined without memory).
-  Var operator()(const Pass& pass, const Var& x, const Var& memory, const AttentionScope& seen) const;
+  Var operator()(const Pass& pass, const Var& x, const Var& memory,
+                 const AttentionScope& seen) const;
 
   template <class F>
   void each(F&& fn) const {
@@ -36,8 +37,8 @@ struct EncoderLayer {
 /// Token embedding plus positions, shared by both stacks.
 struct InputEmbedding {
   Embedding tokens;
-  std::optional<Embedding> positions;          ///< learned
-  std::optional<RelativeBias> relative_bias;   ///< T5's
+  std::optional<Embedding> positions;         ///< learned
+  std::optional<RelativeBias> relative_bias;  ///< T5's
   bool sinusoidal = false;
   double embedding_scale = 1.0;
   double dropout_probability = 0.0;

@@ -55,7 +55,8 @@ Var Memformer::read_state(const Pass& pass, const LiveState& state, const Tensor
         state.size());
   const Var& memory = state.front().value;
   check(memory.rank() == 3 && memory.size(1) == config_.slots && memory.size(2) == config_.width,
-        "memformer: the memory must be [batch, {}, {}]; got {}", config_.slots, config_.width, memory);
+        "memformer: the memory must be [batch, {}, {}]; got {}", config_.slots, config_.width,
+        memory);
   return memory_->start(pass.at("memory"), memory, reset);
 }
 

@@ -9,14 +9,14 @@
 
 namespace mf {
 
-/// Memformer (arXiv 2010.06891 v2). Step t reads M_t and segment s_t, writes M_{t+1}, and is scored on
-/// s_{t+1}:
+/// Memformer (arXiv 2010.06891 v2). Step t reads M_t and segment s_t, writes M_{t+1}, and is scored
+/// on s_{t+1}:
 ///   E_t = Encoder(s_t, M_t),   M_{t+1} = BMN(Write(M_t, E_t)),   P(s_{t+1}) = Decoder(E_t).
 /// Encoder-only: the head reads E_t and targets are one per encoder position.
 class Memformer final : public Recurrence {
  public:
-  /// Throws Error if `config` is impossible. The same key gives the same weights in f32 and f64, but
-  /// for rounding.
+  /// Throws Error if `config` is impossible. The same key gives the same weights in f32 and f64,
+  /// but for rounding.
   Memformer(const ModelConfig& config, RngKey key);
 
   const ModelConfig& config() const { return config_; }
@@ -26,10 +26,13 @@ class Memformer final : public Recurrence {
   StepResult step(const Pass& pass, const Segment& segment, const LiveState& state) const override;
   std::vector<Parameter> parameters() const override;
 
-  /// E_t for tokens i32 [B, L] (padding u8 [B, L] or undefined) and the memory (undefined if slots is 0).
-  Var encode(const Pass& pass, const Tensor& tokens, const Tensor& padding, const Var& memory) const;
+  /// E_t for tokens i32 [B, L] (padding u8 [B, L] or undefined) and the memory (undefined if slots
+  /// is 0).
+  Var encode(const Pass& pass, const Tensor& tokens, const Tensor& padding,
+             const Var& memory) const;
   /// Logits [B, K, vocabulary] of the decoder for inputs i32 [B, K].
-  Var decode(const Pass& pass, const Tensor& inputs, const Var& encoded, const Tensor& padding) const;
+  Var decode(const Pass& pass, const Tensor& inputs, const Var& encoded,
+             const Tensor& padding) const;
   /// M_{t+1} as a state.
   LiveState write(const Pass& pass, const Var& memory, const Var& encoded,
                   const Tensor& padding) const;

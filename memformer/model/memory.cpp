@@ -19,13 +19,15 @@ Memory::Memory(const ModelConfig& config, RngKey key)
 
 Var Memory::normalise(const Var& x) const {
   switch (norm) {
-    case MemoryNorm::l2: return normalize(x, radius, epsilon);
+    case MemoryNorm::l2:
+      return normalize(x, radius, epsilon);
     case MemoryNorm::layer_norm: {
       const Var gain = constant(full({x.size(-1)}, 1.0, x.dtype()));
       const Var bias = constant(zeros({x.size(-1)}, x.dtype()));
       return layer_norm(x, gain, bias, norm_epsilon);
     }
-    case MemoryNorm::none: break;
+    case MemoryNorm::none:
+      break;
   }
   return x;
 }

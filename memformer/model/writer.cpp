@@ -34,20 +34,20 @@ Var MemoryWriter::operator()(const Pass& pass, const Var& memory, const Var& tok
                              const Tensor& padding) const {
   const ModuleScope scope(pass);
   const Var q = split_heads(query(pass.at("query"), memory), heads);
-  const Var kappa = split_heads(slot_key ? (*slot_key)(pass.at("slot_key"), memory)
-                                         : key(pass.at("slot_key"), memory),
-                                heads);
+  const Var kappa = split_heads(
+      slot_key ? (*slot_key)(pass.at("slot_key"), memory) : key(pass.at("slot_key"), memory),
+      heads);
   const Var token_keys = split_heads(key(pass.at("key"), tokens), heads);
   const Var token_values = split_heads(value(pass.at("value"), tokens), heads);
   const Var own_value =
       split_heads(project_value ? value(pass.at("slot_value"), memory) : memory, heads);
 
   const double factor = 1.0 / (std::sqrt(static_cast<double>(q.size(3))) * temperature);
-  const Var own_score = sum(mul(q, kappa), {-1}, true);               // [B, h, slots, 1]
-  Var token_scores = matmul(q, transpose(token_keys));                // [B, h, slots, L]
+  const Var own_score = sum(mul(q, kappa), {-1}, true);  // [B, h, slots, 1]
+  Var token_scores = matmul(q, transpose(token_keys));   // [B, h, slots, L]
   if (padding.defined())
-    token_scores = masked_fill(token_scores, padded_tokens(padding),
-                               -std::numeric_limits<double>::infinity());
+    token_scores =
+        masked_fill(token_scores, padded_tokens(padding), -std::numeric_limits<double>::infinity());
   const Var weights = softmax(scale(concat({own_score, token_scores}, -1), factor));
   const Var written = add(mul(slice(weights, -1, 0, 1), own_value),
                           matmul(slice(weights, -1, 1, weights.size(-1)), token_values));

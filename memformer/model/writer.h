@@ -12,10 +12,9 @@ namespace mf {
 ///   q_i = m_i W_Q, kappa_i = m_i W_K, K_x = x W_K, V_x = x W_V
 ///   a_i = softmax([q_i . kappa_i ; q_i K_x^T] / (sqrt(D) tau)),   m'_i = a_i [m_i ; V_x]
 /// A slot sees itself and the tokens, no other slot; its own value is the raw m_i, so a slot that
-/// attends only to itself is kept bit for bit. Switches: projected own value (v1), a key projection of
-/// its own for slots, an output projection.
-/// memory: [B, slots, width]; tokens: [B, L, width]; padding: u8 [B, L] or undefined.
-/// Result m': [B, slots, width], before normalisation.
+/// attends only to itself is kept bit for bit. Switches: projected own value (v1), a key projection
+/// of its own for slots, an output projection. memory: [B, slots, width]; tokens: [B, L, width];
+/// padding: u8 [B, L] or undefined. Result m': [B, slots, width], before normalisation.
 struct MemoryWriter {
   Linear query, key, value;
   std::optional<Linear> slot_key;  ///< if not shared with the tokens

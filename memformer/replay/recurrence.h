@@ -17,10 +17,11 @@ struct StepResult {
 };
 
 /// A model that reads segments one after the other: (x_t, M_t) -> (outputs_t, M_{t+1}).
-/// Back-propagation through time (mrbp, bptt, truncated) is written against this and knows nothing of
-/// Memformer. A step must be repeatable: all it draws comes from pass.key, and it has no side effects.
-/// It begins by replacing the state of rows that start a document by the initial state, on the tape, so
-/// that the parameters behind the initial state get their gradient wherever a document starts.
+/// Back-propagation through time (mrbp, bptt, truncated) is written against this and knows nothing
+/// of Memformer. A step must be repeatable: all it draws comes from pass.key, and it has no side
+/// effects. It begins by replacing the state of rows that start a document by the initial state, on
+/// the tape, so that the parameters behind the initial state get their gradient wherever a document
+/// starts.
 class Recurrence {
  public:
   virtual ~Recurrence() = default;
@@ -30,7 +31,8 @@ class Recurrence {
   /// The memory path only: what M_{t+1} needs, no decoder, no loss.
   virtual LiveState next_state(const Pass& pass, const Segment& segment,
                                const LiveState& state) const = 0;
-  virtual StepResult step(const Pass& pass, const Segment& segment, const LiveState& state) const = 0;
+  virtual StepResult step(const Pass& pass, const Segment& segment,
+                          const LiveState& state) const = 0;
   virtual std::vector<Parameter> parameters() const = 0;
 };
 

@@ -10,14 +10,14 @@ namespace mf {
 inline constexpr std::int32_t kIgnore = -1;
 
 /// What one step reads: L tokens of each of B rows, and the targets it is scored on.
-/// For a language model the targets are the tokens of the *next* segment (spec: step t reads s_t and
-/// is scored on s_{t+1}); the decoder reads them shifted right behind a begin token.
+/// For a language model the targets are the tokens of the *next* segment (spec: step t reads s_t
+/// and is scored on s_{t+1}); the decoder reads them shifted right behind a begin token.
 struct Segment {
-  Tensor tokens;          ///< i32 [B, L]: what the encoder reads
-  Tensor padding;         ///< u8 [B, L], 1 = a real token; undefined: all are
-  Tensor decoder_inputs;  ///< i32 [B, K]; undefined without targets or without a decoder
-  Tensor targets;         ///< i32 [B, K], kIgnore where not scored; undefined: nothing is scored
-  Tensor reset;           ///< u8 [B], 1 = this row starts a document; undefined: no row does
+  Tensor tokens;            ///< i32 [B, L]: what the encoder reads
+  Tensor padding;           ///< u8 [B, L], 1 = a real token; undefined: all are
+  Tensor decoder_inputs;    ///< i32 [B, K]; undefined without targets or without a decoder
+  Tensor targets;           ///< i32 [B, K], kIgnore where not scored; undefined: nothing is scored
+  Tensor reset;             ///< u8 [B], 1 = this row starts a document; undefined: no row does
   std::int64_t scored = 0;  ///< number of targets that are not kIgnore
 
   std::int64_t batch() const { return tokens.size(0); }

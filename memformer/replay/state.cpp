@@ -25,9 +25,10 @@ LiveState constants_of(const State& state) {
 LiveState leaves_of(Tape& tape, const State& state) {
   LiveState live;
   for (const auto& entry : state)
-    live.push_back({entry.name,
-                    entry.differentiable ? tape.input(entry.value, entry.name) : constant(entry.value),
-                    entry.differentiable, entry.boundary});
+    live.push_back(
+        {entry.name,
+         entry.differentiable ? tape.input(entry.value, entry.name) : constant(entry.value),
+         entry.differentiable, entry.boundary});
   return live;
 }
 
@@ -64,9 +65,10 @@ void require_same_bits(const State& replayed, const State& stored, std::int64_t 
     const auto element = [at](const Tensor& x) {
       return x.contiguous().reshape({-1}).slice(0, at, at + 1).item();
     };
-    fail("replay: state '{}' after segment {} differs at element {}; {:.17g} when it ran again, "
-         "{:.17g} before; a weight changed, another key was used or a kernel is not deterministic",
-         stored[i].name, segment, at, element(again), element(before));
+    fail(
+        "replay: state '{}' after segment {} differs at element {}; {:.17g} when it ran again, "
+        "{:.17g} before; a weight changed, another key was used or a kernel is not deterministic",
+        stored[i].name, segment, at, element(again), element(before));
   }
 }
 

@@ -10,8 +10,8 @@ namespace mf {
 
 /// What happens to the gradient where one segment's state becomes the next segment's input.
 struct Boundary {
-  /// 0: keep, the gradient flows through every boundary. 1: detach at each boundary. k: detach before
-  /// the segments k, 2k, .. of a window, counted from its first.
+  /// 0: keep, the gradient flows through every boundary. 1: detach at each boundary. k: detach
+  /// before the segments k, 2k, .. of a window, counted from its first.
   std::int64_t detach_every = 0;
 
   bool cuts_before(std::int64_t segment) const {
@@ -28,8 +28,9 @@ struct StateEntry {
   Boundary boundary{};
 };
 
-/// The state handed from segment to segment: an ordered list, since models carry more than one tensor.
-/// It may grow over the first segments. `State` rests in buffers, `LiveState` belongs to one pass.
+/// The state handed from segment to segment: an ordered list, since models carry more than one
+/// tensor. It may grow over the first segments. `State` rests in buffers, `LiveState` belongs to
+/// one pass.
 using State = std::vector<StateEntry<Tensor>>;
 using LiveState = std::vector<StateEntry<Var>>;
 

@@ -4,8 +4,7 @@ namespace mf {
 namespace {
 
 void add_scalar_seed(std::vector<Seed>& seeds, const Var& loss, double weight) {
-  if (loss.on_tape())
-    seeds.push_back({loss, scalar(weight, loss.dtype(), loss.value.device())});
+  if (loss.on_tape()) seeds.push_back({loss, scalar(weight, loss.dtype(), loss.value.device())});
 }
 
 }  // namespace
@@ -33,8 +32,8 @@ void add_state_seeds(std::vector<Seed>& seeds, const LiveState& next, const Stat
 State gradient_of(const Tape& tape, const LiveState& memory, std::int64_t t) {
   State gradient;
   for (const auto& entry : memory) {
-    const bool arrives = entry.value.on_tape() && tape.reached(entry.value) &&
-                         !entry.boundary.cuts_before(t);
+    const bool arrives =
+        entry.value.on_tape() && tape.reached(entry.value) && !entry.boundary.cuts_before(t);
     gradient.push_back({entry.name, arrives ? tape.grad(entry.value) : Tensor{},
                         entry.differentiable, entry.boundary});
   }
@@ -45,7 +44,8 @@ void book_step(WindowResult& result, std::int64_t t, const Segment& segment, con
                const WindowOptions& options) {
   const auto index = static_cast<std::size_t>(t);
   if (step.loss.value.defined()) result.segment_losses[index] = step.loss.value.item();
-  if (step.auxiliary.value.defined()) result.segment_auxiliaries[index] = step.auxiliary.value.item();
+  if (step.auxiliary.value.defined())
+    result.segment_auxiliaries[index] = step.auxiliary.value.item();
   if (options.observe) options.observe(t, segment, step.outputs.value);
 }
 

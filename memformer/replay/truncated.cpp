@@ -15,7 +15,8 @@ WindowResult truncated_bptt(const Recurrence& model, std::span<const Segment> se
   const auto count = static_cast<std::int64_t>(segments.size());
   WindowResult result = start_result(segments, entry);
   for (std::int64_t begin = 0; begin < count; begin += length) {
-    State gradient = unroll(model, segments, begin, std::min(begin + length, count), key, options, result);
+    State gradient =
+        unroll(model, segments, begin, std::min(begin + length, count), key, options, result);
     if (begin == 0) result.entry_gradient = std::move(gradient);
   }
   add_up_losses(result);

@@ -16,8 +16,8 @@ double loss_weight(std::span<const Segment> segments, LossScale scale) {
 SlidingWindow::SlidingWindow(std::int64_t horizon, std::int64_t stride)
     : horizon_(horizon), stride_(stride) {
   check(horizon >= 1, "window: horizon {} must be at least 1", horizon);
-  check(stride >= 1 && stride <= horizon, "window: stride {} must lie in 1..{}, the horizon", stride,
-        horizon);
+  check(stride >= 1 && stride <= horizon, "window: stride {} must lie in 1..{}, the horizon",
+        stride, horizon);
 }
 
 bool SlidingWindow::fill(const std::function<bool(Segment&)>& next) {

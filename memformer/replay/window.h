@@ -26,7 +26,7 @@ struct WindowOptions {
 
 /// What a pass over a window leaves besides the gradients, which are added to Parameter::grad.
 struct WindowResult {
-  double loss_sum = 0.0;    ///< over all scored targets
+  double loss_sum = 0.0;  ///< over all scored targets
   std::int64_t scored = 0;
   double auxiliary = 0.0;
   std::vector<double> segment_losses;  ///< sums; 0 where nothing was scored
@@ -44,8 +44,8 @@ double loss_weight(std::span<const Segment> segments, LossScale scale);
 std::int64_t scored_targets(std::span<const Segment> segments);
 
 /// A window of `horizon` segments that slides over a stream by `stride` (1..horizon): the oldest
-/// segments are dropped, and the state before the oldest one kept becomes the entry state. That state
-/// was made with older weights; everything after it is recomputed.
+/// segments are dropped, and the state before the oldest one kept becomes the entry state. That
+/// state was made with older weights; everything after it is recomputed.
 class SlidingWindow {
  public:
   SlidingWindow(std::int64_t horizon, std::int64_t stride);

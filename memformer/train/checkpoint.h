@@ -14,8 +14,8 @@ namespace mf {
 /// Everything a run needs to go on bit for bit, besides weights, optimizer and state: counters, the
 /// place in the data, the curriculum. Random draws need nothing: keys follow from seed and step.
 struct Progress {
-  std::int64_t step = 0;    ///< optimizer steps done
-  std::int64_t tokens = 0;  ///< scored targets seen
+  std::int64_t step = 0;                      ///< optimizer steps done
+  std::int64_t tokens = 0;                    ///< scored targets seen
   std::vector<std::int64_t> stream_position;  ///< before the first segment of the next window
   std::int64_t difficulty = 0;                ///< tasks: of the curriculum
   double running_accuracy = 0.0;              ///< tasks
@@ -44,9 +44,9 @@ struct TrainedModel {
 };
 TrainedModel load_trained(const std::string& folder);
 
-/// Only the weights, named as Memformer::parameters() names them, into `model`. The file may come from
-/// elsewhere (no checksums), or be one of our checkpoints. Throws Error naming the first parameter that
-/// is missing or has another shape; nothing is changed then.
+/// Only the weights, named as Memformer::parameters() names them, into `model`. The file may come
+/// from elsewhere (no checksums), or be one of our checkpoints. Throws Error naming the first
+/// parameter that is missing or has another shape; nothing is changed then.
 void import_weights(const std::string& path, Memformer& model);
 
 /// Names inside a run's folder.

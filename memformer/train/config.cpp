@@ -97,16 +97,19 @@ void validate(const RunConfig& config) {
     check(value >= 0, "configuration: {} is {}; it must not be negative", name, value);
   };
   const auto fraction = [](std::string_view name, double value) {
-    check(value >= 0.0 && value <= 1.0, "configuration: {} is {}; it must lie in [0, 1]", name, value);
+    check(value >= 0.0 && value <= 1.0, "configuration: {} is {}; it must lie in [0, 1]", name,
+          value);
   };
   const DataConfig& data = config.data;
-  check(!data.source.empty(), "configuration: data.source is empty; give kjv, system:cxx, file:PATH "
-                              "or task:NAME");
+  check(!data.source.empty(),
+        "configuration: data.source is empty; give kjv, system:cxx, file:PATH "
+        "or task:NAME");
   positive("data.batch", data.batch);
   fraction("data.train_fraction", data.train_fraction);
   fraction("data.valid_fraction", data.valid_fraction);
   check(data.train_fraction > 0.0 && data.train_fraction + data.valid_fraction <= 1.0,
-        "configuration: data.train_fraction {} and data.valid_fraction {} must be positive and sum to "
+        "configuration: data.train_fraction {} and data.valid_fraction {} must be positive and sum "
+        "to "
         "at most 1",
         data.train_fraction, data.valid_fraction);
   check(data.difficulty >= 1 && data.max_difficulty >= data.difficulty,
@@ -132,7 +135,8 @@ void validate(const RunConfig& config) {
   fraction("train.beta1", train.beta1);
   fraction("train.beta2", train.beta2);
   check(train.beta1 < 1.0 && train.beta2 < 1.0,
-        "configuration: train.beta1 {} and train.beta2 {} must be below 1", train.beta1, train.beta2);
+        "configuration: train.beta1 {} and train.beta2 {} must be below 1", train.beta1,
+        train.beta2);
   positive("train.epsilon", train.epsilon);
   not_negative("train.weight_decay", train.weight_decay);
   fraction("train.momentum", train.momentum);
@@ -159,7 +163,8 @@ RunConfig with_settings(const RunConfig& config, const std::vector<std::string>&
   for (const std::string& setting : settings) {
     const auto equals = setting.find('=');
     check(equals != std::string::npos && equals > 0,
-          "configuration: '{}' is not a setting; write key=value, such as train.steps=200", setting);
+          "configuration: '{}' is not a setting; write key=value, such as train.steps=200",
+          setting);
     const std::string value = setting.substr(equals + 1);
     // What is no JSON value is text: data.source=kjv needs no quotes.
     const detail::Json parsed = detail::Json::parse(value, nullptr, false);
@@ -167,7 +172,8 @@ RunConfig with_settings(const RunConfig& config, const std::vector<std::string>&
       detail::at_path(json, setting.substr(0, equals)) =
           parsed.is_discarded() ? detail::Json(value) : parsed;
     } catch (const detail::Json::exception&) {
-      fail("configuration: unknown key '{}'; keys look like train.steps", setting.substr(0, equals));
+      fail("configuration: unknown key '{}'; keys look like train.steps",
+           setting.substr(0, equals));
     }
   }
   return run_config_from_json(json.dump());

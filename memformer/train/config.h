@@ -18,9 +18,9 @@ struct DataConfig {
   double valid_fraction = 0.05;  ///< the rest is the test split
   bool score_first_segment = false;
 
-  // Synthetic tasks: a curriculum from `difficulty` to `max_difficulty`, one up each time the running
-  // accuracy passes `promote_at`. Some windows are drawn with a lower difficulty, so that what was
-  // learned is kept.
+  // Synthetic tasks: a curriculum from `difficulty` to `max_difficulty`, one up each time the
+  // running accuracy passes `promote_at`. Some windows are drawn with a lower difficulty, so that
+  // what was learned is kept.
   std::int64_t difficulty = 1;
   std::int64_t max_difficulty = 1;
   double promote_at = 0.97;
@@ -36,7 +36,7 @@ enum class Method { mrbp, bptt, truncated };
 enum class OptimizerKind { adam, sgd };
 
 struct TrainConfig {
-  std::int64_t steps = 1000;    ///< optimizer steps
+  std::int64_t steps = 1000;  ///< optimizer steps
   Method method = Method::mrbp;
   std::int64_t horizon = 8;     ///< segments in a window (text; a task's window is the whole task)
   std::int64_t stride = 8;      ///< segments the window moves on by
@@ -59,8 +59,8 @@ struct TrainConfig {
 
   std::int64_t seed = 1;
   std::int64_t log_every = 10;
-  std::int64_t eval_every = 0;       ///< steps between evaluations on the validation split; 0: none
-  std::int64_t eval_bytes = 65536;   ///< of the validation split, at most; 0: all
+  std::int64_t eval_every = 0;      ///< steps between evaluations on the validation split; 0: none
+  std::int64_t eval_bytes = 65536;  ///< of the validation split, at most; 0: all
   std::int64_t checkpoint_every = 200;
 
   Schedule schedule() const;
@@ -79,7 +79,8 @@ struct RunConfig {
 /// Throws Error naming the first impossible value.
 void validate(const RunConfig& config);
 std::string to_json(const RunConfig& config);
-/// Absent keys keep their defaults; unknown keys, wrong types and impossible values are Errors by name.
+/// Absent keys keep their defaults; unknown keys, wrong types and impossible values are Errors by
+/// name.
 RunConfig run_config_from_json(const std::string& text);
 /// The same from a file.
 RunConfig read_run_config(const std::string& path);

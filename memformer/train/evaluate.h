@@ -8,9 +8,9 @@
 namespace mf {
 
 struct EvaluateOptions {
-  std::int64_t batch = 8;           ///< rows, each reading its share of the text
+  std::int64_t batch = 8;  ///< rows, each reading its share of the text
   std::int64_t segment_length = 64;
-  std::int64_t max_bytes = 0;       ///< read at most this much of the text; 0: all
+  std::int64_t max_bytes = 0;  ///< read at most this much of the text; 0: all
   bool score_first_segment = false;
   bool reset_every_segment = false;  ///< the same weights without what the memory carries
 };
@@ -22,8 +22,8 @@ struct Evaluation {
   double bits_per_byte() const;
 };
 
-/// Cross-entropy of a text under a model, in evaluation mode and without a tape: constant memory for
-/// any length. Each row carries its memory through its share of the text.
+/// Cross-entropy of a text under a model, in evaluation mode and without a tape: constant memory
+/// for any length. Each row carries its memory through its share of the text.
 Evaluation evaluate(const Recurrence& model, std::span<const std::string> documents,
                     const EvaluateOptions& options);
 

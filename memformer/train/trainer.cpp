@@ -25,7 +25,8 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-/// A lock on FOLDER/lock that lasts as long as the descriptor. Throws Error if another one holds it.
+/// A lock on FOLDER/lock that lasts as long as the descriptor. Throws Error if another one holds
+/// it.
 detail::Descriptor lock_folder(const std::string& folder) {
   const std::string path = folder + "/lock";
   detail::Descriptor lock(path, O_RDWR | O_CREAT, 0644);
@@ -97,13 +98,14 @@ Trainer::Trainer(RunConfig config, std::string folder)
                                     .segment_length = data.task_segment});
     require_vocabulary(config_, task_->vocabulary());
     check(data.max_difficulty <= task_->max_difficulty(),
-          "configuration: data.max_difficulty is {}; task {} allows at most {}", data.max_difficulty,
-          task_->name(), task_->max_difficulty());
+          "configuration: data.max_difficulty is {}; task {} allows at most {}",
+          data.max_difficulty, task_->name(), task_->max_difficulty());
     progress_.difficulty = data.difficulty;
   } else {
     require_vocabulary(config_, kByteVocabulary);
     check(config_.model.architecture == Architecture::encoder_decoder,
-          "configuration: model.architecture is encoder_only; text is scored on the next segment, which "
+          "configuration: model.architecture is encoder_only; text is scored on the next segment, "
+          "which "
           "needs a decoder");
     corpus_ = load_corpus(data.source);
     split_ = split_corpus(corpus_, data.train_fraction, data.valid_fraction);
@@ -150,12 +152,13 @@ Trainer Trainer::resume(const std::string& folder, const std::optional<RunConfig
   Trainer trainer(config ? *config : read_run_config(config_path(folder)), folder);
   trainer.lock_ = lock_folder(folder);
   const std::string sha256 = trainer.progress_.data_sha256;
-  trainer.progress_ = load_checkpoint(path, trainer.config_, *trainer.model_, *trainer.optimizer_,
-                                      trainer.state_);
-  check(trainer.progress_.data_sha256 == sha256,
-        "train: the data of {} have changed since the checkpoint; SHA-256 was {}, is {}; restore the "
-        "data, or start a new run",
-        trainer.config_.data.source, trainer.progress_.data_sha256, sha256);
+  trainer.progress_ =
+      load_checkpoint(path, trainer.config_, *trainer.model_, *trainer.optimizer_, trainer.state_);
+  check(
+      trainer.progress_.data_sha256 == sha256,
+      "train: the data of {} have changed since the checkpoint; SHA-256 was {}, is {}; restore the "
+      "data, or start a new run",
+      trainer.config_.data.source, trainer.progress_.data_sha256, sha256);
   if (trainer.stream_) trainer.stream_->seek(trainer.progress_.stream_position);
   write_file_atomically(metrics_path(folder),
                         metrics_up_to(metrics_path(folder), trainer.progress_.step));
@@ -195,10 +198,12 @@ WindowResult Trainer::back_propagate(const std::vector<Segment>& segments,
   const RngKey key = step_key().at("window");
   zero_grad(parameters_);
   switch (config_.train.method) {
-    case Method::bptt: return bptt(*model_, segments, state_, key, options);
+    case Method::bptt:
+      return bptt(*model_, segments, state_, key, options);
     case Method::truncated:
       return truncated_bptt(*model_, segments, state_, key, config_.train.truncation, options);
-    case Method::mrbp: break;
+    case Method::mrbp:
+      break;
   }
   return mrbp(*model_, segments, state_, key, options);
 }
@@ -215,8 +220,8 @@ void Trainer::require_finite(const std::vector<Segment>& segments, double loss, 
   } catch (const Error& error) {
     cause = error.what();
   }
-  fail("train: step {} gave loss {} and gradient norm {}; first cause: {}", progress_.step + 1, loss,
-       norm, cause);
+  fail("train: step {} gave loss {} and gradient norm {}; first cause: {}", progress_.step + 1,
+       loss, norm, cause);
 }
 
 void Trainer::advance(const WindowResult& result) {
@@ -276,21 +281,19 @@ StepMetrics Trainer::step() {
   }
   metrics.active_bytes = memory_stats().active;
   metrics.peak_bytes = peak.peak();
-  metrics.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  metrics.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   metrics.tokens_per_second = static_cast<double>(result.scored) / metrics.seconds;
 
   const TrainConfig& train = config_.train;
   const bool evaluates = stream_ && train.eval_every > 0 && progress_.step % train.eval_every == 0;
   if (evaluates)
-    metrics.valid_bits_per_byte =
-        evaluate(*model_, split_.valid,
-                 {.batch = config_.data.batch,
-                  .segment_length = config_.model.segment,
-                  .max_bytes = train.eval_bytes,
-                  .score_first_segment = config_.data.score_first_segment,
-                  .reset_every_segment = false})
-            .bits_per_byte();
+    metrics.valid_bits_per_byte = evaluate(*model_, split_.valid,
+                                           {.batch = config_.data.batch,
+                                            .segment_length = config_.model.segment,
+                                            .max_bytes = train.eval_bytes,
+                                            .score_first_segment = config_.data.score_first_segment,
+                                            .reset_every_segment = false})
+                                      .bits_per_byte();
   if (!folder_.empty()) {
     if (evaluates || progress_.step % train.log_every == 0 || done()) append_metrics(metrics);
     if (progress_.step % train.checkpoint_every == 0 || done()) checkpoint();

@@ -15,16 +15,16 @@
 
 namespace mf {
 
-/// One line of metrics.jsonl. All but `seconds` and `tokens_per_second` are the same bits in every run
-/// of one build, configuration and data, also across a resume.
+/// One line of metrics.jsonl. All but `seconds` and `tokens_per_second` are the same bits in every
+/// run of one build, configuration and data, also across a resume.
 struct StepMetrics {
   std::int64_t step = 0;  ///< counted from 1
   double loss = 0.0;      ///< nats per scored target
   double bits_per_byte = 0.0;
   double gradient_norm = 0.0;  ///< before clipping
   double learning_rate = 0.0;
-  std::int64_t tokens = 0;  ///< scored targets so far
-  double epoch = 0.0;       ///< text only
+  std::int64_t tokens = 0;                 ///< scored targets so far
+  double epoch = 0.0;                      ///< text only
   std::optional<double> accuracy;          ///< tasks: of this window
   std::optional<double> running_accuracy;  ///< tasks: at the curriculum's difficulty
   std::optional<std::int64_t> difficulty;  ///< tasks: of the curriculum
@@ -38,24 +38,25 @@ struct StepMetrics {
 std::string to_json(const StepMetrics& metrics);
 
 /// Trains a Memformer as a RunConfig says, in the folder of one run: config.json, manifest.json,
-/// metrics.jsonl, checkpoint.safetensors. The folder is this Trainer's alone while it lives: a second
-/// one, of any process, is refused.
+/// metrics.jsonl, checkpoint.safetensors. The folder is this Trainer's alone while it lives: a
+/// second one, of any process, is refused.
 class Trainer {
  public:
   /// Starts a new run in `folder` ("" keeps nothing on disk). Throws Error if it holds one already.
   static Trainer start(const RunConfig& config, const std::string& folder);
-  /// Goes on from the run's checkpoint; metrics past it are dropped, as their steps will be run again.
-  /// Throws Error if `config` is given and is not the run's.
+  /// Goes on from the run's checkpoint; metrics past it are dropped, as their steps will be run
+  /// again. Throws Error if `config` is given and is not the run's.
   static Trainer resume(const std::string& folder, const std::optional<RunConfig>& config = {});
 
   /// One window, one optimizer step; appends a line to metrics.jsonl at every log_every steps, and
-  /// checkpoints. Throws Error if the loss or the gradient is not finite, naming the first op that made
-  /// it so; weights and files are then those of the step before.
+  /// checkpoints. Throws Error if the loss or the gradient is not finite, naming the first op that
+  /// made it so; weights and files are then those of the step before.
   StepMetrics step();
   bool done() const { return progress_.step >= config_.train.steps; }
   /// Steps until done, or until `stop` returns true after a step; ends with a checkpoint.
-  void run(const std::function<void(const StepMetrics&)>& observe,
-           const std::function<bool()>& stop = [] { return false; });
+  void run(
+      const std::function<void(const StepMetrics&)>& observe,
+      const std::function<bool()>& stop = [] { return false; });
 
   const RunConfig& config() const { return config_; }
   const Memformer& model() const { return *model_; }

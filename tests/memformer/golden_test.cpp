@@ -47,7 +47,8 @@ void set_weights_by_formula(const mf::Memformer& model) {
   for (auto& [name, parameter] : sorted) {
     std::vector<double> values(static_cast<std::size_t>(parameter.value().elements()));
     for (std::size_t j = 0; j < values.size(); ++j)
-      values[j] = 0.1 * std::sin(0.7 * static_cast<double>(j) + p) + (name.ends_with(".gain") ? 1 : 0);
+      values[j] =
+          0.1 * std::sin(0.7 * static_cast<double>(j) + p) + (name.ends_with(".gain") ? 1 : 0);
     parameter.value().copy_(mf::from_host(values, parameter.value().shape()));
     ++p;
   }
@@ -59,9 +60,11 @@ std::vector<mf::Segment> segments_of(const Json& golden) {
   for (const Json& given : golden["segments"]) {
     mf::Segment segment;
     segment.tokens = ids(given["tokens"], batch);
-    if (given.contains("decoder_inputs")) segment.decoder_inputs = ids(given["decoder_inputs"], batch);
+    if (given.contains("decoder_inputs"))
+      segment.decoder_inputs = ids(given["decoder_inputs"], batch);
     segment.targets = ids(given["targets"], batch);
-    if (given.contains("padding")) segment.padding = flags(given["padding"], segment.tokens.shape());
+    if (given.contains("padding"))
+      segment.padding = flags(given["padding"], segment.tokens.shape());
     segment.reset = flags(given["reset"], {batch});
     segment.scored = given["scored"].get<std::int64_t>();
     segments.push_back(std::move(segment));
@@ -121,13 +124,17 @@ void check_case(const std::string& name, Window window) {
   for (std::size_t t = 0; t < segments.size(); ++t) {
     CAPTURE(t);
     const Json& given = golden["segments"][t];
-    CHECK(result.segment_losses[t] == doctest::Approx(given["loss_sum"].get<double>()).epsilon(kTolerance));
+    CHECK(result.segment_losses[t] ==
+          doctest::Approx(given["loss_sum"].get<double>()).epsilon(kTolerance));
     if (config.slots > 0)
       CHECK(relative_error(result.states[t + 1][0].value,
-                           doubles(given["memory"], {batch, config.slots, config.width})) <= kTolerance);
+                           doubles(given["memory"], {batch, config.slots, config.width})) <=
+            kTolerance);
   }
-  CHECK(result.mean_loss() == doctest::Approx(golden["mean_loss"].get<double>()).epsilon(kTolerance));
-  CHECK(relative_error(last_logits, doubles(golden["last_logits"], last_logits.shape())) <= kTolerance);
+  CHECK(result.mean_loss() ==
+        doctest::Approx(golden["mean_loss"].get<double>()).epsilon(kTolerance));
+  CHECK(relative_error(last_logits, doubles(golden["last_logits"], last_logits.shape())) <=
+        kTolerance);
   if (config.slots > 0 && result.entry_gradient[0].value.defined())
     CHECK(relative_error(result.entry_gradient[0].value,
                          doubles(golden["initial_memory_gradient"],
@@ -142,8 +149,9 @@ void check_case(const std::string& name, Window window) {
   }
 }
 
-const std::vector<std::string> kCases{"default",     "resets",           "unit_radius",  "v1_writer",
-                                      "own_norm_t5", "sinusoidal_scale", "encoder_only", "no_memory"};
+const std::vector<std::string> kCases{"default",      "resets",      "unit_radius",
+                                      "v1_writer",    "own_norm_t5", "sinusoidal_scale",
+                                      "encoder_only", "no_memory"};
 
 TEST_CASE("golden: bptt equals the PyTorch script in losses, states, logits and all gradients") {
   for (const std::string& name : kCases) check_case(name, mf::bptt);
