@@ -104,7 +104,9 @@ TEST_SUITE("nn") {
           const double dropout_probability = heads == 2 ? 0.3 : 0.0;
           const MultiHeadAttention layer(kWidth, heads, heads != 4, dropout_probability, RngKey{1},
                                          DType::f64);
-          std::vector<Tensor> inputs{random_tensor({kBatch, queries, kWidth}, RngKey{2})};
+          std::vector<Tensor> inputs;
+          inputs.reserve(3);
+          inputs.push_back(random_tensor({kBatch, queries, kWidth}, RngKey{2}));
           if (!self) inputs.push_back(random_tensor({kBatch, keys, kWidth}, RngKey{3}));
           const std::int64_t seen_keys = self ? queries : keys;
           inputs.push_back(random_tensor({heads, queries, seen_keys}, RngKey{4}));
