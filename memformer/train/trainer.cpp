@@ -307,7 +307,7 @@ void Trainer::run(const std::function<void(const StepMetrics&)>& observe,
     observe(step());
     if (stop()) break;
   }
-  if (!folder_.empty()) checkpoint();
+  if (!folder_.empty() && !done()) checkpoint();  // the last step has written its own
 }
 
 void Trainer::checkpoint() const {

@@ -14,6 +14,7 @@
 
 #include "memformer/train/evaluate.h"
 #include "tensor/io.h"
+#include "tests/file_size_limit.h"
 #include "tests/support.h"
 
 using namespace mf;
@@ -40,26 +41,6 @@ class TestFolder {
 
  private:
   fs::path path_;
-};
-
-/// Limits the size of files while it lives, so that a write fails as on a full disk.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : old_handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    ::getrlimit(RLIMIT_FSIZE, &old_);
-    const rlimit limit{bytes, old_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, old_handler_);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  rlimit old_{};
-  void (*old_handler_)(int);
 };
 
 void write_text(const std::string& path, const std::string& text) {
@@ -498,11 +479,11 @@ TEST_CASE("trainer: a full disk is an error, and the old checkpoint still loads"
     trainer.checkpoint();
     trainer.step();
     {
-      const FileSizeLimit limit(8192);
+      const test::FileSizeLimit limit(8192);
       CHECK_THROWS_WITH_AS(trainer.checkpoint(), Contains("checkpoint.safetensors"), Error);
     }
     {
-      const FileSizeLimit limit(fs::file_size(metrics_path(run)) + 20);
+      const test::FileSizeLimit limit(fs::file_size(metrics_path(run)) + 20);
       CHECK_THROWS_WITH_AS(trainer.step(), Contains("is the disk full?"), Error);
     }
   }

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "tensor/crc32c.h"
+#include "tests/file_size_limit.h"
 
 namespace {
 
@@ -122,26 +123,6 @@ bool leaves_no_temporary() {
     if (contains(name, ".tmp-")) return false;
   return true;
 }
-
-/// Limits the size of files while it lives, so that a write fails as on a full disk.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : old_handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    ::getrlimit(RLIMIT_FSIZE, &old_);
-    const rlimit limit{bytes, old_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, old_handler_);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  rlimit old_{};
-  void (*old_handler_)(int);
-};
 
 }  // namespace
 
@@ -531,7 +512,7 @@ TEST_CASE("io: a write that fails leaves the old file and no temporary") {
   std::string saving;
   std::string writing;
   {
-    const FileSizeLimit limit(10'000);  // some writes succeed, one is short, then EFBIG
+    const test::FileSizeLimit limit(10'000);  // some writes succeed, one is short, then EFBIG
     saving = error_of([&] { save(path, large); });
     writing = error_of([&] { write_file_atomically(path, std::string(20'000, 'x')); });
   }
