@@ -140,10 +140,11 @@ struct Backend {
   /// y (f64, one element) = number of elements that are NaN or infinite; x contiguous.
   Kernel<void(View x, MutView y)> count_nonfinite{"count_nonfinite"};
 
-  /// c = alpha * a b (+ c if accumulate); a [batch.., M, K], b [batch.., K, N], c [batch.., M, N]
-  /// with equal batch extents (stride 0 where broadcast). One of the last two strides of each is 1,
-  /// and c's last stride is 1.
-  Kernel<void(View a, View b, MutView c, double alpha, bool accumulate)> matmul{"matmul"};
+  /// c = alpha * a b + base + bias; a [batch.., M, K], b [batch.., K, N], c [batch.., M, N] with
+  /// equal batch extents (stride 0 where broadcast). One of the last two strides of each is 1, and
+  /// c's last stride is 1. base, shaped as c with last stride 1, may be c itself; bias is [N],
+  /// contiguous; both may be absent.
+  Kernel<void(View a, View b, MutView c, double alpha, View base, View bias)> matmul{"matmul"};
 
   // Rows of the last axis.
   Kernel<void(View x, MutView y)> softmax{"softmax"};

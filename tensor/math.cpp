@@ -288,7 +288,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, double alpha) {
   const MatmulShapes shapes = matmul_shapes(a, b);
   Tensor c = empty(shapes.c, a.dtype(), a.device());
   backend_of(a).matmul(context_of(a), view(matrix_operand(a).expand(shapes.a)),
-                       view(matrix_operand(b).expand(shapes.b)), mut_view(c), alpha, false);
+                       view(matrix_operand(b).expand(shapes.b)), mut_view(c), alpha, View{}, View{});
   return c;
 }
 
@@ -299,7 +299,7 @@ void matmul_add_(Tensor& c, const Tensor& a, const Tensor& b, double alpha) {
   check(c.is_contiguous(), "matmul_add_: c must be contiguous; got {} with strides {}", c,
         c.strides());
   backend_of(a).matmul(context_of(a), view(matrix_operand(a).expand(shapes.a)),
-                       view(matrix_operand(b).expand(shapes.b)), mut_view(c), alpha, true);
+                       view(matrix_operand(b).expand(shapes.b)), mut_view(c), alpha, view(c), View{});
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {

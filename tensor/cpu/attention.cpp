@@ -7,7 +7,7 @@
 #include "tensor/cpu/scratch.h"
 #include "tensor/cpu/vector_math.h"
 
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {
 
 /// Element (b, h, 0, 0) of a [B, H, ., .] view.
@@ -85,7 +85,7 @@ class Problem {
     const std::int64_t columns = visible(first + rows - 1);
     const auto key = head<T>(k_, b, h).row_block(0, columns);
     product<T>(head<T>(q_, b, h).row_block(first, rows), key.transposed(),
-               {scores, rows, columns, keys, 1}, logit_scale, false);
+               {scores, rows, columns, keys, 1}, {logit_scale});
     for (std::int64_t r = 0; r < rows; ++r) {
       T* const row = scores + r * keys;
       const std::int64_t n = visible(first + r);
@@ -195,24 +195,23 @@ class HeadBackward {
       problem_.logits(b_, h_, first, rows, weights.data);
       for (std::int64_t r = 0; r < rows; ++r)
         normalise(log_sum, first + r, columns, row(weights, r));
-      product<T>(gout_rows, head<T>(v, b_, h_).row_block(0, columns).transposed(), gradients, T{1},
-                 false);
+      product<T>(gout_rows, head<T>(v, b_, h_).row_block(0, columns).transposed(), gradients);
       for (std::int64_t r = 0; r < rows; ++r) {
         logit_gradient(row_dot(gout, out, first + r), first + r, columns, row(weights, r),
                        row(gradients, r));
       }
       if (gv.data) {
         drop_weights(first, weights);
-        product<T>(weights.transposed(), gout_rows, head<T>(gv, b_, h_).row_block(0, columns), T{1},
-                   true);
+        accumulate_product<T>(weights.transposed(), gout_rows,
+                              head<T>(gv, b_, h_).row_block(0, columns), T{1});
       }
       if (gq.data) {
         product<T>(gradients, head<T>(k, b_, h_).row_block(0, columns),
-                   head<T>(gq, b_, h_).row_block(first, rows), problem_.logit_scale, false);
+                   head<T>(gq, b_, h_).row_block(first, rows), {problem_.logit_scale});
       }
       if (gk.data) {
-        product<T>(gradients.transposed(), head<T>(q, b_, h_).row_block(first, rows),
-                   head<T>(gk, b_, h_).row_block(0, columns), problem_.logit_scale, true);
+        accumulate_product<T>(gradients.transposed(), head<T>(q, b_, h_).row_block(first, rows),
+                              head<T>(gk, b_, h_).row_block(0, columns), problem_.logit_scale);
       }
       if (gbias.data) store_bias_gradient(gbias, first, gradients);
     }
@@ -301,7 +300,7 @@ void attention(Context&, View q, View k, View v, View mask, View bias,
         }
         product<T>({scores.data(), rows, columns, problem.keys, 1},
                    head<T>(v, b, h).row_block(0, columns),
-                   head<T>(out, b, h).row_block(first, rows), T{1}, false);
+                   head<T>(out, b, h).row_block(first, rows));
       }
     });
   });
@@ -320,4 +319,4 @@ void attention_backward(Context&, View q, View k, View v, View mask, View bias,
   });
 }
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

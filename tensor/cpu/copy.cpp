@@ -1,7 +1,7 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/strided.h"
 
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 
 // x, y: same shape.
 void copy(Context&, View x, MutView y) {
@@ -25,4 +25,4 @@ void fill(Context&, MutView y, double value) {
   });
 }
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

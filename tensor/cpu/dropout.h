@@ -3,9 +3,10 @@
 #include <cmath>
 #include <cstdint>
 
+#include "tensor/cpu/target.h"
 #include "tensor/random.h"
 
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 
 /// Which elements dropout with probability p keeps, and by what it scales them. For inner loops:
 /// key.uniform(i) >= p, said with integers.
@@ -22,4 +23,4 @@ struct DropoutRule {
   bool keep(std::uint64_t index) const { return (key.bits(index) >> 11) >= threshold; }
 };
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

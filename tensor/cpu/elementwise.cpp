@@ -3,14 +3,7 @@
 #include "tensor/cpu/vector_math.h"
 #include "tensor/formulas.h"
 
-namespace mf::cpu_kernels {
-namespace {
-
-// Elementary operations per element, for the parallel threshold.
-constexpr std::int64_t kCheap = 1;
-constexpr std::int64_t kTranscendental = 8;
-
-}  // namespace
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 
 // x, y: same shape.
 void map(Context&, Unary function, View x, MutView y) {
@@ -19,7 +12,7 @@ void map(Context&, Unary function, View x, MutView y) {
     formulas::visit(function, [&](auto formula) {
       using Formula = decltype(formula);
       const auto f = [](T v) { return Formula::template value<VectorMath>(v); };
-      apply<T, T>(f, kTranscendental, y, x);
+      apply<T, T>(f, kExpCost, y, x);
     });
   });
 }
@@ -33,7 +26,7 @@ void map_backward(Context&, Unary function, View x, View y, View gy, MutView gx)
       const auto f = [](T vx, T vy, T g) {
         return g * Formula::template derivative<VectorMath>(vx, vy);
       };
-      apply<T, T>(f, kTranscendental, gx, x, y, gy);
+      apply<T, T>(f, kExpCost, gx, x, y, gy);
     });
   });
 }
@@ -42,7 +35,7 @@ void map_backward(Context&, Unary function, View x, View y, View gy, MutView gx)
 void combine(Context&, Binary function, View a, View b, MutView y) {
   visit_float(y.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const auto run = [&](const auto& f) { apply<T>(f, kCheap, y, a, b); };
+    const auto run = [&](const auto& f) { apply<T>(f, 1, y, a, b); };
     switch (function) {
       case Binary::add:
         return run([](T u, T v) { return u + v; });
@@ -62,7 +55,7 @@ void affine(Context&, View x, double scale, double shift, MutView y) {
     using T = decltype(zero);
     const auto s = static_cast<T>(scale);
     const auto t = static_cast<T>(shift);
-    apply<T, T>([s, t](T v) { return s * v + t; }, kCheap, y, x);
+    apply<T, T>([s, t](T v) { return s * v + t; }, 1, y, x);
   });
 }
 
@@ -71,7 +64,7 @@ void accumulate(Context&, View x, double scale, MutView y) {
   visit_float(y.dtype, [&](auto zero) {
     using T = decltype(zero);
     const auto s = static_cast<T>(scale);
-    apply<T>([s](T old, T v) { return old + s * v; }, kCheap, y, y, x);
+    apply<T>([s](T old, T v) { return old + s * v; }, 1, y, y, x);
   });
 }
 
@@ -79,9 +72,9 @@ void accumulate(Context&, View x, double scale, MutView y) {
 void select(Context&, View condition, View a, View b, MutView y) {
   visit_any(y.dtype, [&](auto zero) {
     using T = decltype(zero);
-    apply<T, std::uint8_t>([](std::uint8_t c, T u, T v) { return c != 0 ? u : v; }, kCheap, y,
-                           condition, a, b);
+    apply<T, std::uint8_t>([](std::uint8_t c, T u, T v) { return c != 0 ? u : v; }, 1, y, condition,
+                           a, b);
   });
 }
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

@@ -4,7 +4,7 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/rows.h"
 
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {
 
 /// Offset of row `row` of a view whose leading axes may have any strides.
@@ -87,4 +87,4 @@ void scatter(Context&, View index, View gy, MutView gx) {
   });
 }
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

@@ -1,10 +1,11 @@
 #pragma once
 
 #include "tensor/backend.h"
+#include "tensor/cpu/target.h"
 
 /// The CPU's kernels, one file per family. The contract of each is the comment of its entry in
 /// tensor/backend.h.
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 
 // copy.cpp
 void copy(Context&, View x, MutView y);
@@ -30,7 +31,7 @@ void sum_of_squares(Context&, View x, MutView y);
 void count_nonfinite(Context&, View x, MutView y);
 
 // matmul.cpp
-void matmul(Context&, View a, View b, MutView c, double alpha, bool accumulate);
+void matmul(Context&, View a, View b, MutView c, double alpha, View base, View bias);
 
 // softmax.cpp
 void softmax(Context&, View x, MutView y);
@@ -72,4 +73,4 @@ void adam(Context&, View gradient, double scale, const AdamOptions& options, std
 void sgd(Context&, View gradient, double scale, double learning_rate, double momentum,
          double weight_decay, MutView parameter, MutView velocity);
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

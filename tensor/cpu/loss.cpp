@@ -4,10 +4,8 @@
 #include "tensor/cpu/rows.h"
 #include "tensor/cpu/vector_math.h"
 
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {
-
-constexpr std::int64_t kExpCost = 8;
 
 template <class T>
 T weight_of(const View& weights, std::int32_t target) {
@@ -59,4 +57,4 @@ void cross_entropy_backward(Context&, View logits, View targets, View weights, s
   });
 }
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

@@ -3,10 +3,10 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/rows.h"
 
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {
 
-constexpr std::int64_t kCost = 4;
+constexpr std::int64_t kNormCost = 4;
 
 /// gx = rstd (h - mean(h) - xhat mean(h xhat)), h = gy gain, xhat = (x - mean) rstd.
 template <class T>
@@ -34,7 +34,7 @@ void layer_norm(Context&, View x, View gain, View bias, double epsilon, MutView 
     const Rows rows = rows_of(x.shape);
     const T* const g = gain.as<T>();
     const T* const b = bias.as<T>();
-    for_rows(rows, kCost, [&](std::int64_t row) {
+    for_rows(rows, kNormCost, [&](std::int64_t row) {
       const std::int64_t n = rows.width;
       const T* const in = x.as<T>() + row * n;
       T* const out = y.as<T>() + row * n;
@@ -61,7 +61,7 @@ void layer_norm_backward(Context&, View x, View gain, View mean, View rstd, View
     const T* const m = mean.as<T>();
     const T* const r = rstd.as<T>();
     if (gx.data) {
-      for_rows(rows, kCost, [&](std::int64_t row) {
+      for_rows(rows, kNormCost, [&](std::int64_t row) {
         layer_norm_backward_row(x.as<T>() + row * n, gain.as<T>(), m[row], r[row],
                                 gy.as<T>() + row * n, n, gx.as<T>() + row * n);
       });
@@ -107,7 +107,7 @@ void normalize(Context&, View x, double radius, double epsilon, MutView y, MutVi
   visit_float(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Rows rows = rows_of(x.shape);
-    for_rows(rows, kCost, [&](std::int64_t row) {
+    for_rows(rows, kNormCost, [&](std::int64_t row) {
       const std::int64_t n = rows.width;
       const T* const in = x.as<T>() + row * n;
       T* const out = y.as<T>() + row * n;
@@ -125,7 +125,7 @@ void normalize_backward(Context&, View x, View r, View gy, double radius, MutVie
   visit_float(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Rows rows = rows_of(x.shape);
-    for_rows(rows, kCost, [&](std::int64_t row) {
+    for_rows(rows, kNormCost, [&](std::int64_t row) {
       const std::int64_t n = rows.width;
       const T* const in = x.as<T>() + row * n;
       const T* const g = gy.as<T>() + row * n;
@@ -139,4 +139,4 @@ void normalize_backward(Context&, View x, View r, View gy, double radius, MutVie
   });
 }
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

@@ -3,7 +3,7 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/rows.h"
 
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 
 // gradient, parameter, first_moment, second_moment: contiguous, same shape.
 // m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2,
@@ -67,4 +67,4 @@ void sgd(Context&, View gradient, double scale, double learning_rate, double mom
   });
 }
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

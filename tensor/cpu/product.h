@@ -2,7 +2,9 @@
 
 #include <cstdint>
 
-namespace mf::cpu_kernels {
+#include "tensor/cpu/target.h"
+
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 
 /// A strided matrix; one of the strides is 1.
 template <class T>
@@ -21,13 +23,31 @@ struct Matrix {
   operator Matrix<const T>() const { return {data, rows, columns, row_stride, column_stride}; }
 };
 
-/// c = alpha * a b (+ c if accumulate), on this thread; a [M, K], b [K, N], c [M, N] with columns
-/// of c next to each other. For float and double, in matmul.cpp.
+/// What becomes of a product a b: c = alpha * a b + base + bias.
 template <class T>
-void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, T alpha, bool accumulate);
+struct ProductOptions {
+  T alpha = T{1};
+  /// Shape of c, rows next to each other; may be c itself (accumulate). Null: nothing is added.
+  const T* base = nullptr;
+  std::int64_t base_stride = 0;
+  const T* bias = nullptr;  ///< one per column; null: nothing
+};
 
-extern template void product(Matrix<const float>, Matrix<const float>, Matrix<float>, float, bool);
-extern template void product(Matrix<const double>, Matrix<const double>, Matrix<double>, double,
-                             bool);
+/// c = alpha * a b + base + bias on this thread; a [M, K], b [K, N], c [M, N] with columns of c
+/// next to each other. An element is summed in the order of k, in blocks of fixed depth, whatever M
+/// and N are. For float and double.
+template <class T>
+void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c,
+             const ProductOptions<T>& options = {});
+/// The same, bit for bit, on all threads.
+template <class T>
+void parallel_product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c,
+                      const ProductOptions<T>& options = {});
 
-}  // namespace mf::cpu_kernels
+/// product with c itself as base.
+template <class T>
+void accumulate_product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, T alpha) {
+  product<T>(a, b, c, {alpha, c.data, c.row_stride, nullptr});
+}
+
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

@@ -6,7 +6,7 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/rows.h"
 
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 
 // y: contiguous.
 void uniform(Context&, MutView y, RngKey key, double low, double high) {
@@ -60,4 +60,4 @@ void dropout(Context&, View x, double p, RngKey key, MutView y) {
   });
 }
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

@@ -3,7 +3,7 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/rows.h"
 
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {
 
 // Columns that one job reduces together: enough for full vectors, few enough for the stack.
@@ -124,4 +124,4 @@ void count_nonfinite(Context&, View x, MutView y) {
   });
 }
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

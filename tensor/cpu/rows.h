@@ -8,9 +8,10 @@
 
 #include "tensor/backend.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/cpu/target.h"
 
 /// Loops over contiguous rows, and reductions of a row in one fixed order.
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 
 /// A tensor seen as [count, width of the last axis].
 struct Rows {
@@ -101,4 +102,4 @@ T exp_shift(const T* x, std::int64_t n) {
   return std::isfinite(largest) ? largest : T{0};
 }
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

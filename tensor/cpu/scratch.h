@@ -2,9 +2,10 @@
 
 #include <cstdint>
 
+#include "tensor/cpu/target.h"
 #include "tensor/memory.h"
 
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 
 /// `count` uninitialised elements for the life of the object, from the counted allocator.
 template <class T>
@@ -24,4 +25,4 @@ class Scratch {
   T* data_;
 };
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

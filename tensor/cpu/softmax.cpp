@@ -4,10 +4,8 @@
 #include "tensor/cpu/rows.h"
 #include "tensor/cpu/vector_math.h"
 
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {
-
-constexpr std::int64_t kExpCost = 8;
 
 /// log sum_j exp x_j; -inf for a row of -inf.
 template <class T>
@@ -102,4 +100,4 @@ void logsumexp(Context&, View x, MutView y) {
   });
 }
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

@@ -5,9 +5,10 @@
 #include <cstdint>
 
 #include "tensor/cpu/rows.h"
+#include "tensor/cpu/target.h"
 
 /// Elementwise loops over views with any strides.
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
 
 /// The common index space of K operands: axes of extent 1 dropped, neighbouring axes merged where
 /// every operand steps through them evenly. At least one axis remains.
@@ -189,4 +190,4 @@ void apply(const F& f, std::int64_t cost, const MutView& y, const View& a, const
   });
 }
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

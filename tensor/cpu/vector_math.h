@@ -5,12 +5,17 @@
 #include <cstdint>
 #include <limits>
 
+#include "tensor/cpu/target.h"
+
 /// Elementary functions for the inner loops. The float versions are branch-free polynomials that
 /// compilers vectorise; they use only IEEE +, -, *, / and selection, so an element gets the same
 /// bits in a vector lane and in a remainder loop. The double versions are the standard library's:
 /// accurate to the last bits, which gradient checks need. Coefficients of exp, log and tanh are
 /// those of Moshier's Cephes (single precision); those of erf are minimax fits of our own.
-namespace mf::cpu_kernels {
+namespace mf::cpu_kernels::MEMFORMER_ISA {
+
+/// Elementary operations that one of these functions costs, for the choice of parallel chunks.
+inline constexpr std::int64_t kExpCost = 8;
 
 struct VectorMath {
   /// e^x. Relative error below 2e-7; exp(-inf) = 0, exp(inf) = inf, NaN stays.
@@ -119,4 +124,4 @@ struct VectorMath {
   }
 };
 
-}  // namespace mf::cpu_kernels
+}  // namespace mf::cpu_kernels::MEMFORMER_ISA

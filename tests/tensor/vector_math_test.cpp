@@ -11,7 +11,7 @@
 
 using namespace mf;
 using namespace mf::test;
-using Math = mf::cpu_kernels::VectorMath;
+using Math = mf::cpu_kernels::portable::VectorMath;
 
 namespace {
 

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace mf {
+
+/// Instruction sets that the CPU's kernels are compiled for. Results are the same bits for any
+/// number of threads, but not for two instruction sets: wider vectors add in another order, and
+/// only avx2 and avx512 have the fused multiply-add.
+enum class Isa {
+  portable,  ///< what every processor of the architecture has (x86-64: SSE2)
+  avx2,      ///< AVX2 and FMA, 256-bit vectors
+  avx512     ///< AVX-512 F, BW, CD, DQ, VL, 512-bit vectors
+};
+
+std::string_view name_of(Isa isa);
+/// Throws Error naming the sets that there are.
+Isa isa_named(std::string_view name);
+
+/// What this processor and this build can run, narrowest first.
+std::vector<Isa> available_isas();
+/// The set in use: at first the widest available one.
+Isa current_isa();
+/// Forces a set. Throws Error if the processor lacks it. To be called while no kernel runs.
+void set_isa(Isa isa);
+
+/// The processor's name as it gives it, "" where it does not.
+std::string processor_name();
+
+}  // namespace mf
