@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "autograd/observer.h"
 #include "autograd/tape.h"
 
 namespace mf {
@@ -39,6 +40,21 @@ class Saved {
   std::uint64_t version_ = 0;
 };
 
+/// An input kept for backward: its tensor, or how to make it again where the input's Var says how.
+class SavedInput {
+ public:
+  SavedInput() = default;
+  explicit SavedInput(const Var& input) : recompute_(input.recompute) {
+    if (!recompute_) tensor = input.value;
+  }
+  Tensor get() const { return recompute_ ? (*recompute_)() : tensor.get(); }
+
+  Saved tensor;  ///< undefined if the input is made again; to be listed in the op's saved()
+
+ private:
+  std::shared_ptr<const Recompute> recompute_;
+};
+
 /// Which inputs need a gradient, so that forward saves only what backward will use.
 class Wants {
  public:
@@ -47,6 +63,8 @@ class Wants {
   bool operator[](int input) const {
     return !inputs_.empty() && inputs_[static_cast<std::size_t>(input)]->on_tape();
   }
+  /// What to keep of an input that backward needs; call it where some other input is wanted.
+  SavedInput keep(int input) const { return SavedInput(*inputs_[static_cast<std::size_t>(input)]); }
 
  private:
   std::span<const Var* const> inputs_;
@@ -63,11 +81,20 @@ concept Differentiable = requires(Op op, const Tensor& gy, Grads& grads) {
   op.saved();
 };
 
+/// The same with several results: forward returns a vector, and `backward(gys, grads)` gets one
+/// gradient for each, undefined where none arrived. `saved()` returns a vector of pointers.
+template <class Op>
+concept DifferentiableMany = requires(Op op, std::span<const Tensor> gys, Grads& grads) {
+  { Op::kName } -> std::convertible_to<const char*>;
+  op.backward(gys, grads);
+  { op.saved() } -> std::same_as<std::vector<const Saved*>>;
+};
+
 namespace detail {
 
 template <Differentiable Op>
 struct OpNode final : Node {
-  explicit OpNode(Op value) : op(std::move(value)) {}
+  explicit OpNode(Op&& value) : op(std::move(value)) {}
   const char* name() const override { return Op::kName; }
   void backward(std::span<const Tensor> gy, Grads& grads) override { op.backward(gy[0], grads); }
   std::vector<const Saved*> saved() const override {
@@ -75,6 +102,15 @@ struct OpNode final : Node {
     auto fields = const_cast<Op&>(op).saved();
     return std::apply([](auto&... field) { return std::vector<const Saved*>{&field...}; }, fields);
   }
+  Op op;
+};
+
+template <DifferentiableMany Op>
+struct ManyNode final : Node {
+  explicit ManyNode(Op value) : op(std::move(value)) {}
+  const char* name() const override { return Op::kName; }
+  void backward(std::span<const Tensor> gy, Grads& grads) override { op.backward(gy, grads); }
+  std::vector<const Saved*> saved() const override { return op.saved(); }
   Op op;
 };
 
@@ -94,7 +130,8 @@ inline Tape* common_tape(const char* operation, std::span<const Var* const> inpu
 
 /// op.forward(...); an error from below that does not name the op gets its name.
 template <class Op, class... Args>
-Tensor run_forward(Op& op, const Args&... args) {
+auto run_forward(Op& op, const Args&... args) {
+  const OpScope scope(Op::kName, OpPhase::forward);
   try {
     return op.forward(args...);
   } catch (const Error& error) {
@@ -132,6 +169,28 @@ Var record(Op op, std::span<const Var> inputs) {
   auto node = std::make_unique<detail::OpNode<Op>>(std::move(op));
   Tensor y = detail::run_forward(node->op, Wants(pointers), operands);
   return tape->append(std::move(node), pointers, std::move(y));
+}
+
+/// The same for ops with several results.
+template <DifferentiableMany Op>
+std::vector<Var> record(Op op, std::span<const Var> inputs) {
+  std::vector<const Var*> pointers;
+  std::vector<Tensor> values;
+  for (const Var& input : inputs) {
+    pointers.push_back(&input);
+    values.push_back(input.value);
+  }
+  Tape* tape = detail::common_tape(Op::kName, pointers);
+  const std::span<const Tensor> operands(values);
+  if (tape == nullptr) {
+    std::vector<Var> results;
+    for (Tensor& y : detail::run_forward(op, Wants{}, operands))
+      results.push_back(constant(std::move(y)));
+    return results;
+  }
+  auto node = std::make_unique<detail::ManyNode<Op>>(std::move(op));
+  const std::vector<Tensor> results = detail::run_forward(node->op, Wants(pointers), operands);
+  return tape->append(std::move(node), pointers, results);
 }
 
 }  // namespace mf

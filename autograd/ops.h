@@ -8,6 +8,7 @@
 #include "autograd/ops/dropout.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/embedding.h"
+#include "autograd/ops/feed_forward.h"
 #include "autograd/ops/gather.h"
 #include "autograd/ops/layer_norm.h"
 #include "autograd/ops/linear.h"

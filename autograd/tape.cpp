@@ -11,7 +11,7 @@ namespace {
 
 /// slot += gradient, moving the first contribution in and writing in place only what nobody else
 /// sees.
-void accumulate(Tensor& slot, Tensor gradient) {
+void accumulate(Tensor& slot, Tensor&& gradient) {
   if (!slot.defined()) {
     slot = std::move(gradient);
   } else if (slot.sole_owner() && slot.is_contiguous()) {
@@ -31,8 +31,12 @@ void Tape::require_recording(std::string_view operation) const {
       operation);
 }
 
-std::int32_t Tape::add_place(const Tensor& value, bool leaf, std::string_view name) {
-  places_.push_back({value.shape(), value.dtype(), value.device(), leaf, {}, std::string(name)});
+std::int32_t Tape::add_place(const Tensor& value, bool leaf) {
+  Place& place = places_.emplace_back();
+  place.shape = value.shape();
+  place.dtype = value.dtype();
+  place.device = value.device();
+  place.leaf = leaf;
   return static_cast<std::int32_t>(places_.size()) - 1;
 }
 
@@ -41,8 +45,8 @@ Var Tape::input(Tensor value, std::string_view name) {
         "input: '{}' is {}; a leaf must be a floating tensor", name, value);
   if (!records_) return constant(std::move(value));
   require_recording("input");
-  const std::int32_t id = add_place(value, true, name);
-  return {std::move(value), this, id};
+  const std::int32_t id = add_place(value, true);
+  return {std::move(value), this, id, nullptr};
 }
 
 Var Tape::param(const Parameter& parameter) {
@@ -51,45 +55,55 @@ Var Tape::param(const Parameter& parameter) {
   require_recording("param");
   const auto [found, fresh] = parameter_ids_.try_emplace(parameter.identity(), -1);
   if (fresh) {
-    found->second = add_place(parameter.value(), true, parameter.name());
+    found->second = add_place(parameter.value(), true);
     places_.back().parameter = parameter;
   }
-  return {parameter.value(), this, found->second};
+  return {parameter.value(), this, found->second, nullptr};
+}
+
+void Tape::add_entry(std::unique_ptr<detail::Node> node, std::span<const Var* const> inputs,
+                     std::size_t outputs) {
+  entries_.push_back({std::move(node), static_cast<std::int32_t>(inputs_.size()),
+                      static_cast<std::int32_t>(inputs.size()),
+                      static_cast<std::int32_t>(places_.size()), static_cast<std::int32_t>(outputs),
+                      module_});
+  for (const Var* input : inputs) inputs_.push_back(input->on_tape() ? input->id : -1);
+}
+
+void Tape::check_output(const detail::Node& node, std::span<const Var* const> inputs,
+                        const Tensor& output) const {
+  const std::int64_t bad = count_nonfinite(output);
+  if (bad == 0) return;
+  std::string operands;
+  for (const Var* input : inputs) {
+    if (!operands.empty()) operands += ", ";
+    operands += describe(*input);
+  }
+  fail(
+      "{}: the forward pass made {} NaN or infinite values of {}; inputs {}; lower the learning "
+      "rate or clip gradients, and look at this layer's inputs",
+      where(node, module_), bad, output, operands);
 }
 
 Var Tape::append(std::unique_ptr<detail::Node> node, std::span<const Var* const> inputs,
                  Tensor output) {
-  return append(std::move(node), inputs, std::span<const Tensor>(&output, 1)).front();
+  require_recording(node->name());
+  if (check_finite_) check_output(*node, inputs, output);
+  add_entry(std::move(node), inputs, 1);
+  const std::int32_t id = add_place(output, false);
+  return {std::move(output), this, id, nullptr};
 }
 
 std::vector<Var> Tape::append(std::unique_ptr<detail::Node> node,
                               std::span<const Var* const> inputs, std::span<const Tensor> outputs) {
   require_recording(node->name());
-  Entry entry{std::move(node),
-              {},
-              static_cast<std::int32_t>(places_.size()),
-              static_cast<std::int32_t>(outputs.size()),
-              module_};
-  entry.inputs.reserve(inputs.size());
-  for (const Var* input : inputs) entry.inputs.push_back(input->on_tape() ? input->id : -1);
+  if (check_finite_)
+    for (const Tensor& output : outputs) check_output(*node, inputs, output);
+  add_entry(std::move(node), inputs, outputs.size());
   std::vector<Var> results;
   results.reserve(outputs.size());
-  for (const Tensor& output : outputs) {
-    if (check_finite_ && count_nonfinite(output) > 0) {
-      std::string operands;
-      for (const Var* input : inputs) {
-        if (!operands.empty()) operands += ", ";
-        operands += describe(*input);
-      }
-      fail(
-          "{}: the forward pass made {} NaN or infinite values of {}; inputs {}; lower the "
-          "learning "
-          "rate or clip gradients, and look at this layer's inputs",
-          where(entry), count_nonfinite(output), output, operands);
-    }
-    results.push_back({output, this, add_place(output, false)});
-  }
-  entries_.push_back(std::move(entry));
+  for (const Tensor& output : outputs)
+    results.push_back({output, this, add_place(output, false), nullptr});
   return results;
 }
 
@@ -102,12 +116,12 @@ std::string Tape::exchange_module(std::string module) {
   return former;
 }
 
-std::string Tape::where(const Entry& entry) const {
-  const std::string& module = modules_[static_cast<std::size_t>(entry.module)];
-  return module.empty() ? entry.node->name() : std::string(entry.node->name()) + " in " + module;
+std::string Tape::where(const detail::Node& node, std::int32_t module) const {
+  const std::string& path = modules_[static_cast<std::size_t>(module)];
+  return path.empty() ? node.name() : std::string(node.name()) + " in " + path;
 }
 
-void Tape::deposit(std::int32_t id, Tensor gradient, std::string_view from) {
+void Tape::deposit(std::int32_t id, Tensor&& gradient, std::string_view from) {
   Place& place = places_[static_cast<std::size_t>(id)];
   check(
       gradient.defined() && gradient.dtype() == place.dtype && gradient.device() == place.device,
@@ -130,6 +144,14 @@ void Tape::deposit(std::int32_t id, Tensor gradient, std::string_view from) {
   accumulate(slot, std::move(gradient));
 }
 
+Tensor* Tape::accumulator(std::int32_t id) {
+  Place& place = places_[static_cast<std::size_t>(id)];
+  Tensor& slot =
+      place.parameter.defined() ? place.parameter.grad() : gradients_[static_cast<std::size_t>(id)];
+  const bool mine = slot.defined() && slot.sole_owner() && slot.is_contiguous();
+  return mine && !check_finite_ ? &slot : nullptr;
+}
+
 void Tape::backward(const Var& loss) {
   check(loss.value.defined() && loss.value.elements() == 1,
         "backward: {} is not a scalar; give a seed of its shape", loss);
@@ -146,7 +168,7 @@ void Tape::backward(std::span<const Seed> seeds) {
           seed.var.on_tape() ? "it belongs to another one" : "it is a constant");
     check(seed.gradient.defined() && seed.gradient.shape() == seed.var.shape(),
           "backward: the seed {} does not have the shape of its var {}", seed.gradient, seed.var);
-    deposit(seed.var.id, seed.gradient, "backward");
+    deposit(seed.var.id, Tensor(seed.gradient), "backward");
   }
   swept_ = true;
   std::vector<Tensor> gy;
@@ -156,16 +178,17 @@ void Tape::backward(std::span<const Seed> seeds) {
     bool reached = false;
     for (std::int32_t k = 0; k < entry.outputs; ++k) {
       gy.push_back(std::move(gradients_[static_cast<std::size_t>(entry.first_output + k)]));
-      gradients_[static_cast<std::size_t>(entry.first_output + k)] = Tensor{};
       reached |= gy.back().defined();
     }
     if (reached) {
-      const std::string from = check_finite_ ? where(entry) : std::string(entry.node->name());
-      Grads grads(*this, entry.inputs, from);
+      const std::string place = check_finite_ ? where(*entry.node, entry.module) : "";
+      Grads grads(*this, inputs_of(entry),
+                  check_finite_ ? std::string_view(place) : entry.node->name());
+      const detail::OpScope scope(entry.node->name(), OpPhase::backward);
       try {
         entry.node->backward(gy, grads);
       } catch (const Error& error) {
-        fail("{}: {}", "backward of " + where(entry), error.what());
+        fail("{}: {}", "backward of " + where(*entry.node, entry.module), error.what());
       }
     }
     entry.node.reset();
@@ -190,6 +213,7 @@ Tensor Tape::grad(const Var& leaf) const {
 
 void Tape::clear() {
   entries_.clear();
+  inputs_.clear();
   places_.clear();
   gradients_.clear();
   parameter_ids_.clear();
@@ -206,7 +230,8 @@ TapeReport Tape::report() const {
   for (const Entry& entry : entries_) {
     TapeReport::Row row;
     row.module = modules_[static_cast<std::size_t>(entry.module)];
-    row.inputs = entry.inputs;
+    const std::span<const std::int32_t> inputs = inputs_of(entry);
+    row.inputs.assign(inputs.begin(), inputs.end());
     row.output = entry.first_output;
     for (std::int32_t k = 0; k < entry.outputs; ++k)
       row.shapes.push_back(places_[static_cast<std::size_t>(entry.first_output + k)].shape);

@@ -10,6 +10,7 @@
 
 #include "autograd/parameter.h"
 #include "autograd/var.h"
+#include "tensor/small_blocks.h"
 
 namespace mf {
 
@@ -43,6 +44,9 @@ namespace detail {
 /// An op as the tape owns it: the only virtual layer (see op.h).
 struct Node {
   virtual ~Node() = default;
+  // Made and freed once per recorded op.
+  static void* operator new(std::size_t bytes) { return allocate_small(bytes); }
+  static void operator delete(void* data, std::size_t bytes) { free_small(data, bytes); }
   virtual const char* name() const = 0;
   /// `gy[i]` is undefined where output i got no gradient.
   virtual void backward(std::span<const Tensor> gy, Grads& grads) = 0;
@@ -121,7 +125,8 @@ class Tape {
 
   struct Entry {
     std::unique_ptr<detail::Node> node;
-    std::vector<std::int32_t> inputs;
+    std::int32_t first_input;  // in inputs_
+    std::int32_t inputs;
     std::int32_t first_output;
     std::int32_t outputs;
     std::int32_t module;
@@ -129,20 +134,33 @@ class Tape {
   /// What a gradient is checked against, and where it goes.
   struct Place {
     Shape shape;
-    DType dtype;
+    DType dtype = DType::f32;
     Device device;
-    bool leaf;
+    bool leaf = false;
     Parameter parameter;  // defined: write through
-    std::string name;     // of leaves
   };
 
-  std::int32_t add_place(const Tensor& value, bool leaf, std::string_view name = "");
+  std::int32_t add_place(const Tensor& value, bool leaf);
+  /// Adds the entry, without places for its outputs.
+  void add_entry(std::unique_ptr<detail::Node> node, std::span<const Var* const> inputs,
+                 std::size_t outputs);
+  /// Anomaly mode: Error if a value is not finite.
+  void check_output(const detail::Node& node, std::span<const Var* const> inputs,
+                    const Tensor& output) const;
+  std::span<const std::int32_t> inputs_of(const Entry& entry) const {
+    return {inputs_.data() + entry.first_input, static_cast<std::size_t>(entry.inputs)};
+  }
   /// Adds a contribution to the gradient of `id`, after un-broadcasting it to the place's shape.
-  void deposit(std::int32_t id, Tensor gradient, std::string_view from);
+  void deposit(std::int32_t id, Tensor&& gradient, std::string_view from);
+  /// The gradient of `id` if it may be added to in place, else null. Null in anomaly mode, which
+  /// looks at each contribution.
+  Tensor* accumulator(std::int32_t id);
   void require_recording(std::string_view operation) const;
-  std::string where(const Entry& entry) const;
+  /// "softmax in encoder/layers.0".
+  std::string where(const detail::Node& node, std::int32_t module) const;
 
   std::vector<Entry> entries_;
+  std::vector<std::int32_t> inputs_;  // of all entries, one after the other; -1 for constants
   std::vector<Place> places_;
   std::vector<Tensor> gradients_;  // by id, filled during and after the sweep
   std::unordered_map<const void*, std::int32_t> parameter_ids_;
@@ -156,8 +174,15 @@ class Tape {
 /// Where an op's backward puts the gradients of its inputs.
 class Grads {
  public:
+  /// Number of inputs.
+  int inputs() const { return static_cast<int>(inputs_.size()); }
   /// False for constants: the work can be skipped.
   bool wants(int input) const { return inputs_[static_cast<std::size_t>(input)] >= 0; }
+  /// The gradient so far, where a contribution may be added to it in place (a product that
+  /// accumulates, say); null where there is none yet: then `add` the contribution.
+  Tensor* sum(int input) {
+    return wants(input) ? tape_.accumulator(inputs_[static_cast<std::size_t>(input)]) : nullptr;
+  }
   /// Adds a contribution. A gradient with broadcast axes is summed down to the input's shape here.
   void add(int input, Tensor gradient) {
     if (wants(input))

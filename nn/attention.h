@@ -1,6 +1,8 @@
 #pragma once
 
+#include <initializer_list>
 #include <optional>
+#include <vector>
 
 #include "autograd/ops/attention.h"
 #include "nn/linear.h"
@@ -19,6 +21,10 @@ struct AttentionScope {
 Var split_heads(const Var& x, std::int64_t heads);
 Var merge_heads(const Var& x);
 
+/// x through several linear layers at once: what x's backward needs is kept and read once.
+std::vector<Var> project(const Pass& pass, const Var& x,
+                         std::initializer_list<const Linear*> layers);
+
 /// Multi-head attention with projections:
 ///   out = concat_h softmax(Q_h K_h^T / sqrt(D)) V_h W_O,  Q = x W_Q, K = c W_K, V = c W_V.
 /// x: [B, T, width]; context c: [B, S, width] (x itself for self-attention). Result: [B, T, width].
@@ -35,8 +41,9 @@ struct MultiHeadAttention {
   /// Adds the relative table, for self-attention over at most `reach` positions.
   void use_relative_positions(std::int64_t reach, RngKey rng, DType dtype);
 
+  /// Adds the residual to the result if it is defined.
   Var operator()(const Pass& pass, const Var& x, const Var& context,
-                 const AttentionScope& seen = {}) const;
+                 const AttentionScope& seen = {}, const Var& residual = {}) const;
 
   template <class F>
   void each(F&& fn) const {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "autograd/ops/elementwise.h"
+#include "autograd/ops/feed_forward.h"
 #include "nn/dropout.h"
 #include "nn/linear.h"
 
@@ -20,7 +21,20 @@ inline Var activate(Activation activation, const Var& x) {
   return gelu(x);
 }
 
-/// y = activation(x W_up + b_up) W_down + b_down. x: [.., width]. Dropout on the hidden values.
+inline Unary function_of(Activation activation) {
+  switch (activation) {
+    case Activation::relu:
+      return Unary::relu;
+    case Activation::silu:
+      return Unary::silu;
+    case Activation::gelu:
+      break;
+  }
+  return Unary::gelu;
+}
+
+/// y = activation(x W_up + b_up) W_down + b_down + residual (if defined). x: [.., width]. Dropout
+/// on the hidden values; without it one fused op does it all.
 struct FeedForward {
   Linear up;
   Linear down;
@@ -35,10 +49,16 @@ struct FeedForward {
         activation(function),
         dropout_probability(dropout_p) {}
 
-  Var operator()(const Pass& pass, const Var& x) const {
+  Var operator()(const Pass& pass, const Var& x, const Var& residual = {}) const {
     const ModuleScope scope(pass);
+    if (!drops(pass, dropout_probability)) {
+      Tape& tape = pass.tape;
+      return feed_forward(x, tape.param(up.weight), tape.param(up.bias), tape.param(down.weight),
+                          tape.param(down.bias), function_of(activation), residual);
+    }
     const Var hidden = activate(activation, up(pass.at("up"), x));
-    return down(pass.at("down"), dropout(pass.at("dropout"), hidden, dropout_probability));
+    return down(pass.at("down"), dropout(pass.at("dropout"), hidden, dropout_probability),
+                residual);
   }
 
   template <class F>

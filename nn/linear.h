@@ -16,10 +16,11 @@ struct Linear {
       : weight(uniform_fan_in({in, out}, in, key.at("weight"), dtype)),
         bias(with_bias ? constant_parameter({out}, 0.0, dtype) : Parameter{}) {}
 
-  Var operator()(const Pass& pass, const Var& x) const {
+  /// x W + b, plus the residual if it is defined.
+  Var operator()(const Pass& pass, const Var& x, const Var& residual = {}) const {
     const ModuleScope scope(pass);
-    return bias.defined() ? linear(x, pass.tape.param(weight), pass.tape.param(bias))
-                          : linear(x, pass.tape.param(weight));
+    return linear(x, pass.tape.param(weight), bias.defined() ? pass.tape.param(bias) : Var{},
+                  residual);
   }
 
   template <class F>

@@ -64,12 +64,16 @@ enum class Reduction : std::uint8_t { sum, max };
 /// Options of attention. For query i and key j:
 ///   logit_ij = (scale * q_i . k_j + bias_ij) / temperature, -inf where masked;
 ///   causal: query i sees keys j <= i + (S - T).
+/// Where each query has a key of its own, it always sees it: own logit_i = scale * q_i . own_key_i
+/// / temperature.
 struct AttentionOptions {
   bool causal = false;
   double scale = 0.0;  ///< 0 stands for 1/sqrt(D)
   double temperature = 1.0;
   double dropout = 0.0;  ///< probability that a weight is zeroed; kept weights grow by 1/(1-p)
-  RngKey key{};          ///< of the dropout; weight (b,h,i,j) uses element ((b*H+h)*T+i)*S+j
+  /// Of the dropout: weight (b,h,i,j) uses element ((b*H+h)*T+i)*W+j, where W = S; with own keys W
+  /// = S+1, and the own weight is j = S.
+  RngKey key{};
 };
 
 struct AdamOptions {
@@ -89,7 +93,7 @@ struct Kernel<void(Args...)> {
   const char* name;
   void (*function)(Context&, Args...) = nullptr;
 
-  void operator()(Context& context, Args... args) const {
+  void operator()(Context& context, const Args&... args) const {
     check(function != nullptr, "{}: the {} backend has no kernel for it; move the inputs to cpu",
           name, context.device);
     function(context, args...);
@@ -146,6 +150,13 @@ struct Backend {
   /// contiguous; both may be absent.
   Kernel<void(View a, View b, MutView c, double alpha, View base, View bias)> matmul{"matmul"};
 
+  /// y = f(c), c = a b + bias: a [M, K], b [K, N] as in matmul, bias [N] or absent; c and y
+  /// contiguous, c may be absent.
+  Kernel<void(View a, View b, View bias, Unary, MutView c, MutView y)> matmul_map{"matmul_map"};
+  /// gx = (a b) f'(x) and y = f(x); x, gx and y [M, N] contiguous.
+  Kernel<void(View a, View b, Unary, View x, MutView gx, MutView y)> matmul_map_backward{
+      "matmul_map_backward"};
+
   // Rows of the last axis.
   Kernel<void(View x, MutView y)> softmax{"softmax"};
   Kernel<void(View y, View gy, MutView gx)> softmax_backward{"softmax_backward"};
@@ -156,9 +167,10 @@ struct Backend {
   /// y = (x - mean) * rstd * gain + bias; mean, rstd [rows].
   Kernel<void(View x, View gain, View bias, double epsilon, MutView y, MutView mean, MutView rstd)>
       layer_norm{"layer_norm"};
-  /// Any of gx, ggain, gbias may be absent; ggain and gbias are sums over rows in row order.
-  Kernel<void(View x, View gain, View mean, View rstd, View gy, MutView gx, MutView ggain,
-              MutView gbias)>
+  /// Any of gx, ggain, gbias may be absent; ggain and gbias are sums over rows in row order. base,
+  /// if given, is added to gx and may be gx itself.
+  Kernel<void(View x, View gain, View mean, View rstd, View gy, View base, MutView gx,
+              MutView ggain, MutView gbias)>
       layer_norm_backward{"layer_norm_backward"};
   /// y = radius * x / r, r = sqrt(sum_j x_j^2 + epsilon^2); r [rows].
   Kernel<void(View x, double radius, double epsilon, MutView y, MutView r)> normalize{"normalize"};
@@ -179,15 +191,18 @@ struct Backend {
 
   /// out [B,H,T,E] = softmax_j(logit) v and log_sum [B,H,T] = logsumexp_j(logit), before dropout.
   /// q [B,H,T,D], k [B,H,S,D], v [B,H,S,E] and out: last stride 1. mask (u8, 1 = attend) and bias:
-  /// [B,H,T,S] with stride 0 where broadcast, or absent. map [B,H,T,S] (after dropout) or absent.
-  /// A row with every key masked gives zeros and log_sum -inf.
-  Kernel<void(View q, View k, View v, View mask, View bias, const AttentionOptions&, MutView out,
-              MutView log_sum, MutView map)>
+  /// [B,H,T,S] with stride 0 where broadcast, or absent. own_key as q and own_value as out, or both
+  /// absent: then softmax and log_sum go over the own logit too, and out_i += own weight_i
+  /// own_value_i. map [B,H,T,S], with own keys [B,H,T,S+1], the own weight last (after dropout), or
+  /// absent. A row with every key masked and no own key gives zeros and log_sum -inf.
+  Kernel<void(View q, View k, View v, View mask, View bias, View own_key, View own_value,
+              const AttentionOptions&, MutView out, MutView log_sum, MutView map)>
       attention{"attention"};
   /// Gradients, each absent or written in full; gbias [B,H,T,S] contiguous (math sums it down).
   /// Weights are recomputed from log_sum; nothing of size T x S is read.
-  Kernel<void(View q, View k, View v, View mask, View bias, const AttentionOptions&, View out,
-              View log_sum, View gout, MutView gq, MutView gk, MutView gv, MutView gbias)>
+  Kernel<void(View q, View k, View v, View mask, View bias, View own_key, View own_value,
+              const AttentionOptions&, View out, View log_sum, View gout, MutView gq, MutView gk,
+              MutView gv, MutView gbias, MutView gown_key, MutView gown_value)>
       attention_backward{"attention_backward"};
 
   /// loss (one element) = sum_i w_i (log_sum_i - logits_i,target_i) over rows whose target is not
@@ -215,7 +230,8 @@ struct Backend {
   void each(F&& fn) const {
     fn(copy), fn(fill), fn(uniform), fn(normal), fn(map), fn(map_backward), fn(combine), fn(affine);
     fn(accumulate), fn(select), fn(dropout), fn(sum), fn(max), fn(sum_of_squares);
-    fn(count_nonfinite), fn(matmul), fn(softmax), fn(softmax_backward), fn(log_softmax);
+    fn(count_nonfinite), fn(matmul), fn(matmul_map), fn(matmul_map_backward), fn(softmax),
+        fn(softmax_backward), fn(log_softmax);
     fn(log_softmax_backward), fn(logsumexp), fn(layer_norm), fn(layer_norm_backward);
     fn(normalize), fn(normalize_backward), fn(gather_rows), fn(scatter_rows), fn(gather);
     fn(scatter), fn(attention), fn(attention_backward), fn(cross_entropy);

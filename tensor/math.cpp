@@ -69,16 +69,18 @@ Tensor along_axis(std::string_view operation, const Tensor& x, int axis, F&& ker
 
 Tensor combine(Binary function, std::string_view operation, const Tensor& a, const Tensor& b) {
   require_floats(operation, a, b);
-  const Shape shape = broadcast(a.shape(), b.shape(), operation);
-  Tensor y = empty(shape, a.dtype(), a.device());
-  backend_of(a).combine(context_of(a), function, view(a.expand(shape)), view(b.expand(shape)),
-                        mut_view(y));
+  if (a.shape() != b.shape()) {
+    const Shape shape = broadcast(a.shape(), b.shape(), operation);
+    return combine(function, operation, a.expand(shape), b.expand(shape));
+  }
+  Tensor y = empty_like(a);
+  backend_of(a).combine(context_of(a), function, view(a), view(b), mut_view(y));
   return y;
 }
 
 Tensor broadcast_optional(std::string_view operation, std::string_view what, const Tensor& x,
                           const Shape& shape) {
-  if (!x.defined()) return x;
+  if (!x.defined() || x.shape() == shape) return x;
   check(broadcast(x.shape(), shape, operation) == shape, "{}: {} {} does not broadcast to {}",
         operation, what, x, shape);
   return x.expand(shape);
@@ -165,8 +167,8 @@ Tensor affine(const Tensor& x, double scale, double shift) {
 
 void add_(Tensor& y, const Tensor& x, double scale) {
   require_floats("add_", y, x);
-  const Tensor source = broadcast_optional("add_", "x", x, y.shape());
-  backend_of(y).accumulate(context_of(y), view(source), scale, mut_view(y));
+  if (x.shape() != y.shape()) return add_(y, broadcast_optional("add_", "x", x, y.shape()), scale);
+  backend_of(y).accumulate(context_of(y), view(x), scale, mut_view(y));
 }
 
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
@@ -288,7 +290,8 @@ Tensor matmul(const Tensor& a, const Tensor& b, double alpha) {
   const MatmulShapes shapes = matmul_shapes(a, b);
   Tensor c = empty(shapes.c, a.dtype(), a.device());
   backend_of(a).matmul(context_of(a), view(matrix_operand(a).expand(shapes.a)),
-                       view(matrix_operand(b).expand(shapes.b)), mut_view(c), alpha, View{}, View{});
+                       view(matrix_operand(b).expand(shapes.b)), mut_view(c), alpha, View{},
+                       View{});
   return c;
 }
 
@@ -299,24 +302,78 @@ void matmul_add_(Tensor& c, const Tensor& a, const Tensor& b, double alpha) {
   check(c.is_contiguous(), "matmul_add_: c must be contiguous; got {} with strides {}", c,
         c.strides());
   backend_of(a).matmul(context_of(a), view(matrix_operand(a).expand(shapes.a)),
-                       view(matrix_operand(b).expand(shapes.b)), mut_view(c), alpha, view(c), View{});
+                       view(matrix_operand(b).expand(shapes.b)), mut_view(c), alpha, view(c),
+                       View{});
 }
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+namespace {
+
+/// The operands of linear as matrices, checked.
+struct LinearOperands {
+  Tensor rows;   ///< x as [R, in]
+  Shape result;  ///< [.., out]
+};
+
+LinearOperands linear_operands(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                               const Tensor& residual) {
   require_floats("linear", x, weight);
   require_rank("linear", x, 1);
   check(weight.rank() == 2 && weight.size(0) == x.size(-1),
         "linear: weight must be [{}, out] for input {}; got {}", x.size(-1), x, weight);
   const Shape shape = x.shape().with(x.rank() - 1, weight.size(1));
+  if (bias.defined()) {
+    require_floats("linear", x, bias);
+    require_shape("linear", "bias", bias, {weight.size(1)});
+  }
+  if (residual.defined()) {
+    require_floats("linear", x, residual);
+    require_shape("linear", "residual", residual, shape);
+  }
   // Of rank 3 and more only contiguous rows are surely one matrix.
-  const Tensor rows =
-      (x.rank() <= 2 ? x : x.contiguous()).reshape({without_last(x).elements(), x.size(-1)});
-  if (!bias.defined()) return matmul(rows, weight).reshape(shape);
-  require_floats("linear", x, bias);
-  require_shape("linear", "bias", bias, {weight.size(1)});
-  Tensor y = bias.expand({rows.size(0), weight.size(1)}).clone();
-  matmul_add_(y, rows, weight);
-  return y.reshape(shape);
+  return {
+      matrix_operand(
+          (x.rank() == 2 ? x : x.contiguous()).reshape({without_last(x).elements(), x.size(-1)})),
+      shape};
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
+  const LinearOperands operands = linear_operands(x, weight, bias, residual);
+  Tensor y = empty({operands.rows.size(0), weight.size(1)}, x.dtype(), x.device());
+  const Tensor added = residual.defined() ? residual.contiguous().reshape(y.shape()) : Tensor{};
+  backend_of(x).matmul(context_of(x), view(operands.rows), view(matrix_operand(weight)),
+                       mut_view(y), 1.0, view(added),
+                       view(bias.defined() ? bias.contiguous() : bias));
+  return y.reshape(operands.result);
+}
+
+MappedLinear linear_map(const Tensor& x, const Tensor& weight, const Tensor& bias, Unary function,
+                        bool want_linear) {
+  const LinearOperands operands = linear_operands(x, weight, bias, {});
+  const Shape shape{operands.rows.size(0), weight.size(1)};
+  MappedLinear result;
+  if (want_linear) result.linear = empty(shape, x.dtype(), x.device());
+  result.mapped = empty(shape, x.dtype(), x.device());
+  backend_of(x).matmul_map(context_of(x), view(operands.rows), view(matrix_operand(weight)),
+                           view(bias.defined() ? bias.contiguous() : bias), function,
+                           mut_view(result.linear), mut_view(result.mapped));
+  if (want_linear) result.linear = result.linear.reshape(operands.result);
+  result.mapped = result.mapped.reshape(operands.result);
+  return result;
+}
+
+MappedLinearBackward linear_map_backward(const Tensor& gy, const Tensor& weight, Unary function,
+                                         const Tensor& x) {
+  require_floats("linear_map_backward", gy, weight, x);
+  check(weight.rank() == 2 && gy.rank() == 2 && gy.size(1) == weight.size(1),
+        "linear_map_backward: gy {} does not fit weight {}", gy, weight);
+  require_shape("linear_map_backward", "x", x, {gy.size(0), weight.size(0)});
+  MappedLinearBackward result{empty_like(x), empty_like(x)};
+  backend_of(x).matmul_map_backward(
+      context_of(x), view(matrix_operand(gy)), view(matrix_operand(weight).transpose()), function,
+      view(x.contiguous()), mut_view(result.gradient), mut_view(result.mapped));
+  return result;
 }
 
 // Rows ------------------------------------------------------------------------------------------
@@ -388,16 +445,17 @@ LayerNormResult layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bi
 
 LayerNormGrads layer_norm_backward(const Tensor& x, const Tensor& gain, const Tensor& mean,
                                    const Tensor& rstd, const Tensor& gy, bool want_x,
-                                   bool want_gain, bool want_bias) {
+                                   bool want_gain, bool want_bias, Tensor* sum) {
   require_floats("layer_norm_backward", x, gain, mean, rstd, gy);
   require_shape("layer_norm_backward", "gy", gy, x.shape());
   LayerNormGrads grads;
-  if (want_x) grads.x = empty_like(x);
+  if (want_x && sum == nullptr) grads.x = empty_like(x);
   if (want_gain) grads.gain = empty_like(gain);
   if (want_bias) grads.bias = empty_like(gain);
   backend_of(x).layer_norm_backward(context_of(x), view(x.contiguous()), view(gain.contiguous()),
                                     view(mean), view(rstd), view(gy.contiguous()),
-                                    mut_view(grads.x), mut_view(grads.gain), mut_view(grads.bias));
+                                    sum ? view(*sum) : View{}, mut_view(sum ? *sum : grads.x),
+                                    mut_view(grads.gain), mut_view(grads.bias));
   return grads;
 }
 
@@ -557,41 +615,63 @@ Tensor attention_mask(const Tensor& mask, const Shape& scores) {
   return broadcast_optional("attention", "mask", mask, scores);
 }
 
+/// Own keys and values as the kernels take them.
+OwnKeyValue checked(const OwnKeyValue& own, const Tensor& q, const Tensor& v) {
+  check(own.key.defined() == own.value.defined(),
+        "attention: own key {} and own value {} go together; give both or neither", own.key,
+        own.value);
+  if (!own.key.defined()) return own;
+  require_floats("attention", q, own.key, own.value);
+  require_shape("attention", "own key", own.key, q.shape());
+  require_shape("attention", "own value", own.value, q.shape().with(3, v.size(3)));
+  return {row_operand(own.key), row_operand(own.value)};
+}
+
 }  // namespace
 
 AttentionResult attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask,
-                          const Tensor& bias, const AttentionOptions& options, bool want_map) {
+                          const Tensor& bias, const AttentionOptions& options, bool want_map,
+                          const OwnKeyValue& own) {
   const Shape scores = attention_shape(q, k, v);
   if (bias.defined()) require_floats("attention", q, bias);
+  const OwnKeyValue own_rows = checked(own, q, v);
   AttentionResult result{empty_heads(q, v.size(3)),
                          empty({q.size(0), q.size(1), q.size(2)}, q.dtype(), q.device()), Tensor{}};
-  if (want_map) result.map = empty(scores, q.dtype(), q.device());
+  if (want_map) {
+    const std::int64_t weights = own.key.defined() ? k.size(2) + 1 : k.size(2);
+    result.map = empty(scores.with(3, weights), q.dtype(), q.device());
+  }
   backend_of(q).attention(context_of(q), view(row_operand(q)), view(row_operand(k)),
                           view(row_operand(v)), view(attention_mask(mask, scores)),
                           view(broadcast_optional("attention", "bias", bias, scores)),
-                          checked(options, q), mut_view(result.out), mut_view(result.log_sum),
-                          mut_view(result.map));
+                          view(own_rows.key), view(own_rows.value), checked(options, q),
+                          mut_view(result.out), mut_view(result.log_sum), mut_view(result.map));
   return result;
 }
 
 AttentionGrads attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
                                   const Tensor& mask, const Tensor& bias,
                                   const AttentionOptions& options, const Tensor& out,
-                                  const Tensor& log_sum, const Tensor& gout, AttentionWants wants) {
+                                  const Tensor& log_sum, const Tensor& gout, AttentionWants wants,
+                                  const OwnKeyValue& own) {
   const Shape scores = attention_shape(q, k, v);
   require_floats("attention_backward", q, out, log_sum, gout);
   require_shape("attention_backward", "gout", gout, out.shape());
+  const OwnKeyValue own_rows = checked(own, q, v);
   AttentionGrads grads;
   if (wants.q) grads.q = empty_heads(q, q.size(3));
   if (wants.k) grads.k = empty_heads(k, k.size(3));
   if (wants.v) grads.v = empty_heads(v, v.size(3));
   if (wants.bias && bias.defined()) grads.bias = empty(scores, q.dtype(), q.device());
-  backend_of(q).attention_backward(context_of(q), view(row_operand(q)), view(row_operand(k)),
-                                   view(row_operand(v)), view(attention_mask(mask, scores)),
-                                   view(broadcast_optional("attention", "bias", bias, scores)),
-                                   checked(options, q), view(row_operand(out)), view(log_sum),
-                                   view(row_operand(gout)), mut_view(grads.q), mut_view(grads.k),
-                                   mut_view(grads.v), mut_view(grads.bias));
+  if (wants.own_key && own.key.defined()) grads.own_key = empty_heads(q, q.size(3));
+  if (wants.own_value && own.value.defined()) grads.own_value = empty_heads(q, v.size(3));
+  backend_of(q).attention_backward(
+      context_of(q), view(row_operand(q)), view(row_operand(k)), view(row_operand(v)),
+      view(attention_mask(mask, scores)),
+      view(broadcast_optional("attention", "bias", bias, scores)), view(own_rows.key),
+      view(own_rows.value), checked(options, q), view(row_operand(out)), view(log_sum),
+      view(row_operand(gout)), mut_view(grads.q), mut_view(grads.k), mut_view(grads.v),
+      mut_view(grads.bias), mut_view(grads.own_key), mut_view(grads.own_value));
   return grads;
 }
 

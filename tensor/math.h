@@ -71,8 +71,23 @@ std::int64_t count_nonfinite(const Tensor& x);
 Tensor matmul(const Tensor& a, const Tensor& b, double alpha = 1.0);
 /// c = alpha * a b + c in place, c contiguous and without broadcast batch extents.
 void matmul_add_(Tensor& c, const Tensor& a, const Tensor& b, double alpha = 1.0);
-/// x [.., in] x weight [in, out] + bias [out] (bias may be undefined).
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);
+/// x [.., in] x weight [in, out] + bias [out] + residual [.., out]; the last two may be undefined.
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
+              const Tensor& residual = {});
+struct MappedLinear {
+  Tensor linear;  ///< x weight + bias; undefined if not wanted
+  Tensor mapped;  ///< f of it
+};
+/// linear and map in one pass.
+MappedLinear linear_map(const Tensor& x, const Tensor& weight, const Tensor& bias, Unary function,
+                        bool want_linear);
+struct MappedLinearBackward {
+  Tensor gradient;  ///< (gy weight^T) f'(x)
+  Tensor mapped;    ///< f(x)
+};
+/// For y = f(x) weight: gy [R, out], weight [in, out], x [R, in].
+MappedLinearBackward linear_map_backward(const Tensor& gy, const Tensor& weight, Unary function,
+                                         const Tensor& x);
 
 // Rows ------------------------------------------------------------------------------------------
 
@@ -91,9 +106,10 @@ LayerNormResult layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bi
 struct LayerNormGrads {
   Tensor x, gain, bias;  ///< undefined where not wanted
 };
+/// If `sum` is given, the gradient of x is added to it in place and not returned.
 LayerNormGrads layer_norm_backward(const Tensor& x, const Tensor& gain, const Tensor& mean,
                                    const Tensor& rstd, const Tensor& gy, bool want_x,
-                                   bool want_gain, bool want_bias);
+                                   bool want_gain, bool want_bias, Tensor* sum = nullptr);
 
 struct NormalizeResult {
   Tensor y, norm;  ///< norm: shape of x without the last axis
@@ -123,23 +139,33 @@ Tensor unslice(const Tensor& gy, const Shape& shape, int axis, std::int64_t begi
 struct AttentionResult {
   Tensor out;      ///< [B, H, T, E], stored as [B, T, H, E] so that merging heads is a view
   Tensor log_sum;  ///< [B, H, T]
-  Tensor map;      ///< [B, H, T, S] if asked for, else undefined
+  /// [B, H, T, S] if asked for, else undefined; [B, H, T, S + 1], the own weight last, where there
+  /// are own keys.
+  Tensor map;
+};
+/// A key [B,H,T,D] and a value [B,H,T,E] for each query, which no other query sees. Both or neither
+/// are defined.
+struct OwnKeyValue {
+  Tensor key, value;
 };
 /// q [B,H,T,D], k [B,H,S,D], v [B,H,S,E]; mask (u8, 1 = attend) and bias broadcast to [B,H,T,S] and
-/// may be undefined. See AttentionOptions and Backend::attention.
+/// may be undefined; neither reaches own keys. See AttentionOptions and Backend::attention.
 AttentionResult attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask,
                           const Tensor& bias, const AttentionOptions& options,
-                          bool want_map = false);
+                          bool want_map = false, const OwnKeyValue& own = {});
 struct AttentionGrads {
-  Tensor q, k, v, bias;  ///< undefined where not wanted; bias is [B,H,T,S], not summed down
+  /// Undefined where not wanted; bias is [B,H,T,S], not summed down.
+  Tensor q, k, v, bias, own_key, own_value;
 };
+/// Of what is not there no gradient is made.
 struct AttentionWants {
-  bool q = true, k = true, v = true, bias = true;
+  bool q = true, k = true, v = true, bias = true, own_key = true, own_value = true;
 };
 AttentionGrads attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
                                   const Tensor& mask, const Tensor& bias,
                                   const AttentionOptions& options, const Tensor& out,
-                                  const Tensor& log_sum, const Tensor& gout, AttentionWants wants);
+                                  const Tensor& log_sum, const Tensor& gout, AttentionWants wants,
+                                  const OwnKeyValue& own = {});
 
 struct CrossEntropyResult {
   Tensor loss;     ///< 0-d: the weighted sum over rows

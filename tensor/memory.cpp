@@ -1,10 +1,15 @@
 #include "tensor/memory.h"
 
+#include <stdlib.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <algorithm>
 #include <bit>
+#include <fstream>
 #include <map>
 #include <mutex>
-#include <unordered_map>
 #include <vector>
 
 #include "tensor/backend.h"
@@ -12,32 +17,40 @@
 namespace mf {
 namespace {
 
+/// Sizes of blocks: multiples of 64 bytes up to 1,024, then eight to each power of two, so that at
+/// most 12.5 % of a block above 512 bytes is unused.
+struct SizeClass {
+  static constexpr std::size_t kCount = 440;  // for all that an int64 can count
+
+  explicit SizeClass(std::int64_t bytes) {
+    const auto last = static_cast<std::uint64_t>(std::max<std::int64_t>(bytes, 1) - 1);
+    const int shift = std::max(static_cast<int>(std::bit_width(last)), 10) - 4;
+    const std::uint64_t steps = last >> shift;
+    index = static_cast<std::size_t>(steps) + 8 * static_cast<std::size_t>(shift - 6);
+    block = static_cast<std::int64_t>((steps + 1) << shift);
+  }
+
+  std::size_t index;
+  std::int64_t block;  ///< bytes
+};
+
 /// Free lists of one device, by size class. Blocks are never split, so a loop over same-shaped
-/// segments finds each of its blocks again. A class is a power of two in eight steps: at most 12.5
-/// % of a block is unused.
+/// segments finds each of its blocks again.
 class CachingAllocator {
  public:
   explicit CachingAllocator(Device device) : device_(device) {}
 
   void* allocate(std::int64_t bytes, Category category) {
-    const std::int64_t block = block_size(bytes);
+    const SizeClass size(bytes);
     const std::lock_guard lock(mutex_);
+    std::vector<void*>& list = free_[size.index];
     void* data = nullptr;
-    if (auto& list = free_[block]; !list.empty()) {
+    if (!list.empty()) {
       data = list.back();
       list.pop_back();
-      stats_.cached -= block;
+      stats_.cached -= size.block;
     } else {
-      data = backend_for(device_).allocate(device_, block);
-      if (data == nullptr) {
-        release();
-        data = backend_for(device_).allocate(device_, block);
-      }
-      check(
-          data != nullptr,
-          "allocate: {} has no memory left; requested {} bytes, active {}, peak {}; use a smaller "
-          "batch, a shorter segment or replay",
-          device_, bytes, stats_.active, stats_.peak);
+      data = ask_system(size.block, bytes);
     }
     count(bytes, category);
     stats_.peak = std::max(stats_.peak, stats_.active);
@@ -45,10 +58,10 @@ class CachingAllocator {
   }
 
   void deallocate(void* data, std::int64_t bytes, Category category) {
-    const std::int64_t block = block_size(bytes);
+    const SizeClass size(bytes);
     const std::lock_guard lock(mutex_);
-    free_[block].push_back(data);
-    stats_.cached += block;
+    free_[size.index].push_back(data);
+    stats_.cached += size.block;
     count(-bytes, category);
   }
 
@@ -77,13 +90,19 @@ class CachingAllocator {
   ~CachingAllocator() { release(); }
 
  private:
-  static std::int64_t block_size(std::int64_t bytes) {
-    constexpr std::int64_t kSmallest = 64;
-    if (bytes <= kSmallest) return kSmallest;
-    const std::int64_t step =
-        static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(bytes - 1))) / 8;
-    const std::int64_t unit = std::max(step, kSmallest);
-    return (bytes + unit - 1) / unit * unit;
+  void* ask_system(std::int64_t block, std::int64_t requested) {
+    const Backend& backend = backend_for(device_);
+    ++stats_.allocations;
+    void* data = backend.allocate(device_, block);
+    if (data == nullptr) {
+      release();
+      data = backend.allocate(device_, block);
+    }
+    check(data != nullptr,
+          "allocate: {} has no memory left; requested {} bytes, active {}, peak {}; use a smaller "
+          "batch, a shorter segment or replay",
+          device_, requested, stats_.active, stats_.peak);
+    return data;
   }
 
   void count(std::int64_t bytes, Category category) {
@@ -92,15 +111,16 @@ class CachingAllocator {
   }
 
   void release() {
-    for (auto& [block, list] : free_)
+    for (std::vector<void*>& list : free_) {
       for (void* data : list) backend_for(device_).free(device_, data);
-    free_.clear();
+      list.clear();
+    }
     stats_.cached = 0;
   }
 
   Device device_;
   std::mutex mutex_;
-  std::unordered_map<std::int64_t, std::vector<void*>> free_;
+  std::array<std::vector<void*>, SizeClass::kCount> free_;
   MemoryStats stats_;
 };
 
@@ -127,6 +147,21 @@ std::string_view name_of(Category category) {
 MemoryStats memory_stats(Device device) { return allocator_of(device).stats(); }
 void reset_peak(Device device) { allocator_of(device).exchange_peak(0); }
 void release_cached(Device device) { allocator_of(device).release_cached(); }
+
+void keep_freed_memory() {
+#if defined(__GLIBC__)
+  mallopt(M_TRIM_THRESHOLD, 1 << 29);  // sizes of what is freed at the end of the heap
+  mallopt(M_MMAP_THRESHOLD, 1 << 25);  // the largest it takes; beyond, each block is mapped anew
+#endif
+}
+
+std::string huge_page_policy() {
+  // "always [madvise] never"
+  std::ifstream file("/sys/kernel/mm/transparent_hugepage/enabled");
+  for (std::string word; file >> word;)
+    if (word.front() == '[') return word.substr(1, word.size() - 2);
+  return "";
+}
 
 CategoryScope::CategoryScope(Category category) : previous_(category_now) {
   category_now = category;

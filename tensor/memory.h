@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "tensor/device.h"
@@ -14,11 +15,14 @@ enum class Category : std::uint8_t { activation, parameter, gradient, state, opt
 inline constexpr int kCategories = 6;
 std::string_view name_of(Category category);
 
-/// All figures in bytes.
+/// Figures in bytes, but for `allocations`.
 struct MemoryStats {
   std::int64_t active = 0;  ///< in live tensors, as requested: no caching, rounding or workspace
   std::int64_t peak = 0;    ///< largest `active` since the start or since `reset_peak`
   std::int64_t cached = 0;  ///< held by the allocator for reuse; not part of `active`
+  /// How often the system was asked for a block, since the start. Stands still once every size that
+  /// a loop needs is cached.
+  std::int64_t allocations = 0;
   /// Sums to `active`, workspace left out.
   std::array<std::int64_t, kCategories> by_category{};
 };
@@ -27,6 +31,15 @@ MemoryStats memory_stats(Device device = cpu);
 void reset_peak(Device device = cpu);
 /// Gives every cached block back to the system.
 void release_cached(Device device = cpu);
+
+/// For programs that train: asks the C library to keep what small objects free (a tape's entries,
+/// say), rather than give it back to the system after each step and get it again page fault by page
+/// fault. Of the whole process; nothing where the library is not glibc.
+void keep_freed_memory();
+
+/// What the system does with the allocator's wish for huge pages in blocks of 2 MiB and more:
+/// "always", "madvise" (both: it follows), "never", or "" where it does not say.
+std::string huge_page_policy();
 
 /// New blocks of this thread belong to `category` while the scope lives.
 class CategoryScope {

@@ -4,28 +4,11 @@
 
 namespace mf {
 
-Shape::Shape(std::initializer_list<std::int64_t> extents)
-    : Shape(std::span<const std::int64_t>(extents.begin(), extents.size())) {}
+void Shape::fail_elements() const { fail("shape: {} has more elements than fit 64 bits", *this); }
 
-Shape::Shape(std::span<const std::int64_t> extents) {
-  for (const std::int64_t extent : extents) append(extent);
-}
-
-std::int64_t Shape::elements() const {
-  std::int64_t count = 1;
-  for (const std::int64_t extent : *this) {
-    std::int64_t product = 0;
-    check(!__builtin_mul_overflow(count, extent, &product),
-          "shape: {} has more elements than fit 64 bits", *this);
-    count = product;
-  }
-  return count;
-}
-
-void Shape::append(std::int64_t extent) {
-  check(rank_ < kMaxRank, "shape: more than {} dimensions; merge some with reshape", kMaxRank);
+void Shape::fail_append(std::int64_t extent) const {
   check(extent >= 0, "shape: negative extent {}; extents count elements", extent);
-  extents_[static_cast<std::size_t>(rank_++)] = extent;
+  fail("shape: more than {} dimensions; merge some with reshape", kMaxRank);
 }
 
 Shape Shape::without(int axis) const {
@@ -41,10 +24,6 @@ Shape Shape::with(int axis, std::int64_t extent) const {
   return result;
 }
 
-bool operator==(const Shape& a, const Shape& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end());
-}
-
 std::string describe(const Shape& shape) {
   std::string text = "[";
   for (int i = 0; i < shape.rank(); ++i) {
@@ -54,13 +33,18 @@ std::string describe(const Shape& shape) {
   return text + "]";
 }
 
-Shape row_major_strides(const Shape& shape) {
-  Shape strides = shape;
+void set_row_major(const Shape& shape, Shape& strides) {
+  strides = shape;
   std::int64_t step = 1;
   for (int i = shape.rank() - 1; i >= 0; --i) {
     strides[i] = step;
     step *= std::max<std::int64_t>(shape[i], 1);
   }
+}
+
+Shape row_major_strides(const Shape& shape) {
+  Shape strides;
+  set_row_major(shape, strides);
   return strides;
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "tensor/backend.h"
+#include "tensor/small_blocks.h"
 #include "tensor/view.h"
 
 namespace mf {
@@ -20,19 +21,9 @@ bool row_major(const Shape& shape, const Shape& strides) {
   return true;
 }
 
-void require_defined(const Tensor& tensor, std::string_view operation) {
-  check(tensor.defined(), "{}: the tensor is undefined; make it with empty, zeros or from_host",
-        operation);
-}
-
 }  // namespace
 
 std::int64_t Tensor::size(int axis) const { return shape_[resolve_axis(axis, rank(), "size")]; }
-
-Device Tensor::device() const {
-  require_defined(*this, "device");
-  return storage_->device;
-}
 
 bool Tensor::is_contiguous() const { return row_major(shape_, strides_); }
 
@@ -67,7 +58,7 @@ Tensor Tensor::reshape(std::initializer_list<std::int64_t> extents) const {
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
-  require_defined(*this, "reshape");
+  require_defined("reshape");
   check(shape.elements() == elements(), "reshape: {} has {} elements, {} has {}", *this, elements(),
         shape, shape.elements());
   if (is_contiguous()) return view(shape, row_major_strides(shape), offset_);
@@ -102,7 +93,7 @@ Tensor Tensor::permute(std::initializer_list<int> order) const {
 }
 
 Tensor Tensor::permute(std::span<const int> order) const {
-  require_defined(*this, "permute");
+  require_defined("permute");
   check(static_cast<int>(order.size()) == rank(),
         "permute: {} axes given for {}; name each axis once", order.size(), *this);
   Shape shape;
@@ -119,7 +110,7 @@ Tensor Tensor::permute(std::span<const int> order) const {
 }
 
 Tensor Tensor::transpose(int a, int b) const {
-  require_defined(*this, "transpose");
+  require_defined("transpose");
   const int x = resolve_axis(a, rank(), "transpose");
   const int y = resolve_axis(b, rank(), "transpose");
   Shape shape = shape_;
@@ -130,7 +121,7 @@ Tensor Tensor::transpose(int a, int b) const {
 }
 
 Tensor Tensor::slice(int axis, std::int64_t begin, std::int64_t end) const {
-  require_defined(*this, "slice");
+  require_defined("slice");
   const int i = resolve_axis(axis, rank(), "slice");
   check(0 <= begin && begin <= end && end <= shape_[i],
         "slice: {}..{} does not lie in axis {} of {}; give 0 <= begin <= end <= {}", begin, end, i,
@@ -139,7 +130,8 @@ Tensor Tensor::slice(int axis, std::int64_t begin, std::int64_t end) const {
 }
 
 Tensor Tensor::expand(const Shape& shape) const {
-  require_defined(*this, "expand");
+  require_defined("expand");
+  if (shape == shape_) return *this;
   check(shape.rank() >= rank(), "expand: {} has more axes than {}", *this, shape);
   Shape strides = shape;
   for (int i = 0; i < shape.rank(); ++i) {
@@ -153,19 +145,19 @@ Tensor Tensor::expand(const Shape& shape) const {
 }
 
 Tensor Tensor::contiguous() const {
-  require_defined(*this, "contiguous");
+  require_defined("contiguous");
   return is_contiguous() ? *this : clone();
 }
 
 Tensor Tensor::clone() const {
-  require_defined(*this, "clone");
+  require_defined("clone");
   Tensor result = empty(shape_, dtype_, device());
   result.copy_(*this);
   return result;
 }
 
 Tensor Tensor::to(DType dtype) const {
-  require_defined(*this, "to");
+  require_defined("to");
   if (dtype == dtype_) return *this;
   Tensor result = empty(shape_, dtype, device());
   backend_for(device()).copy(context_for(device()), detail::view(*this), detail::mut_view(result));
@@ -173,7 +165,7 @@ Tensor Tensor::to(DType dtype) const {
 }
 
 Tensor Tensor::to(Device target) const {
-  require_defined(*this, "to");
+  require_defined("to");
   if (target == device()) return *this;
   check(target == cpu || device() == cpu, "to: no direct copy from {} to {}; go through cpu",
         device(), target);
@@ -187,17 +179,6 @@ Tensor Tensor::to(Device target) const {
                                source.bytes());
   }
   return result;
-}
-
-const void* Tensor::raw_data() const {
-  require_defined(*this, "data");
-  return static_cast<const char*>(storage_->data) + offset_ * size_of(dtype_);
-}
-
-void* Tensor::mutable_raw_data() {
-  require_defined(*this, "mutable_data");
-  ++storage_->version;
-  return static_cast<char*>(storage_->data) + offset_ * size_of(dtype_);
 }
 
 template <class T>
@@ -229,12 +210,12 @@ double Tensor::item() const {
 }
 
 void Tensor::fill_(double value) {
-  require_defined(*this, "fill_");
+  require_defined("fill_");
   backend_for(device()).fill(context_for(device()), detail::mut_view(*this), value);
 }
 
 void Tensor::copy_(const Tensor& source) {
-  require_defined(*this, "copy_");
+  require_defined("copy_");
   check(source.defined() && source.shape() == shape_ && source.dtype() == dtype_ &&
             source.device() == device(),
         "copy_: {} cannot take the elements of {}; shape, dtype and device must be equal", *this,
@@ -243,7 +224,7 @@ void Tensor::copy_(const Tensor& source) {
 }
 
 void Tensor::set_category(Category category) {
-  require_defined(*this, "set_category");
+  require_defined("set_category");
   detail::move_category(storage_->device, storage_->bytes, storage_->category, category);
   storage_->category = category;
 }
@@ -261,9 +242,10 @@ Tensor empty(const Shape& shape, DType dtype, Device device) {
   std::int64_t bytes = 0;
   check(!__builtin_mul_overflow(count, size_of(dtype), &bytes),
         "empty: {} of {} has more bytes than fit 64 bits", shape, dtype);
-  result.storage_ = std::make_shared<detail::Storage>(device, bytes);
+  result.storage_ = std::allocate_shared<detail::Storage>(detail::SmallAllocator<detail::Storage>{},
+                                                          device, bytes);
   result.shape_ = shape;
-  result.strides_ = row_major_strides(shape);
+  set_row_major(shape, result.strides_);
   result.dtype_ = dtype;
   return result;
 }

@@ -28,7 +28,10 @@ class Tensor {
   std::int64_t elements() const { return shape_.elements(); }
   std::int64_t bytes() const { return elements() * size_of(dtype_); }
   DType dtype() const { return dtype_; }
-  Device device() const;
+  Device device() const {
+    require_defined("device");
+    return storage_->device;
+  }
   bool is_contiguous() const;
 
   /// View with another shape, at most one extent -1 (deduced). Throws Error where only a copy would
@@ -59,8 +62,15 @@ class Tensor {
   const T* data() const;
   template <class T>
   T* mutable_data();
-  const void* raw_data() const;
-  void* mutable_raw_data();
+  const void* raw_data() const {
+    require_defined("data");
+    return static_cast<const char*>(storage_->data) + offset_ * size_of(dtype_);
+  }
+  void* mutable_raw_data() {
+    require_defined("mutable_data");
+    ++storage_->version;
+    return static_cast<char*>(storage_->data) + offset_ * size_of(dtype_);
+  }
 
   /// All elements in row-major order, on the host.
   template <class T>
@@ -88,6 +98,10 @@ class Tensor {
  private:
   friend Tensor empty(const Shape&, DType, Device);
   Tensor view(const Shape& shape, const Shape& strides, std::int64_t offset) const;
+  void require_defined(std::string_view operation) const {
+    check(defined(), "{}: the tensor is undefined; make it with empty, zeros or from_host",
+          operation);
+  }
 
   std::shared_ptr<detail::Storage> storage_;
   Shape shape_;

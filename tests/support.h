@@ -133,6 +133,7 @@ inline ModelConfig random_config(Draws& draw, DType dtype) {
   c.memory_radius = draw.pick({0.0, 1.0});
   c.forgetting = draw.chance(0.5);
   c.forgetting_initial_norm = draw.pick({0.5, 2.0});
+  c.layer_replay = draw.chance(0.3);
   c.dtype = dtype;
   return c;
 }
@@ -227,6 +228,7 @@ class Coverage {
     flag("dropout", c.dropout > 0.0);
     flag("attention_dropout", c.attention_dropout > 0.0);
     flag("final_norm", c.final_norm);
+    flag("layer_replay", c.layer_replay);
     word("positions", c.positions);
     flag("attention_bias", c.attention_bias);
     flag("tie_embeddings", c.tie_embeddings);
@@ -281,6 +283,7 @@ inline std::map<std::string, std::size_t> all_switches() {
           {"dropout", 2},
           {"attention_dropout", 2},
           {"final_norm", 2},
+          {"layer_replay", 2},
           {"positions", 5},
           {"attention_bias", 2},
           {"tie_embeddings", 2},

@@ -27,9 +27,10 @@ struct LayerNorm {
     return result.y;
   }
   void backward(const Tensor& gy, Grads& g) const {
+    Tensor* const sum = g.sum(0);
     LayerNormGrads grads =
-        layer_norm_backward(x, gain, mean, rstd, gy, g.wants(0), g.wants(1), g.wants(2));
-    g.add(0, std::move(grads.x));
+        layer_norm_backward(x, gain, mean, rstd, gy, g.wants(0), g.wants(1), g.wants(2), sum);
+    if (sum == nullptr) g.add(0, std::move(grads.x));
     g.add(1, std::move(grads.gain));
     g.add(2, std::move(grads.bias));
   }
@@ -39,7 +40,13 @@ struct LayerNorm {
 }  // namespace ops
 
 inline Var layer_norm(const Var& x, const Var& gain, const Var& bias, double epsilon = 1e-5) {
-  return record(ops::LayerNorm{epsilon}, x, gain, bias);
+  Var y = record(ops::LayerNorm{epsilon}, x, gain, bias);
+  if (y.on_tape())
+    y.recompute = std::make_shared<const Recompute>(
+        [x = Saved(x.value), gain = Saved(gain.value), bias = Saved(bias.value), epsilon] {
+          return mf::layer_norm(x, gain, bias, epsilon).y;
+        });
+  return y;
 }
 
 }  // namespace mf

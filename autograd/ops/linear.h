@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "autograd/op.h"
 #include "tensor/math.h"
 
@@ -7,48 +9,139 @@ namespace mf {
 
 namespace ops {
 
-/// y = x W + b (b may be absent).
-/// x: [.., in], weight: [in, out], bias: [out], one dtype. Result: [.., out].
-/// Saves: x if weight needs a gradient, weight if x does. Gradients, over the R rows of x:
-/// gx = gy W^T, gW = x^T gy, gb = sum of the rows of gy.
-/// Throws Error if weight is not [in, out] or bias not [out].
+/// [.., width] as [R, width].
+inline Tensor rows_of(const Tensor& t) {
+  const std::int64_t width = t.size(-1);
+  return t.contiguous().reshape({t.shape().without(t.rank() - 1).elements(), width});
+}
+
+/// Adds the product a b to the gradient of an input of shape `shape`, in place where there is one.
+inline void add_product(Grads& g, int input, const Tensor& a, const Tensor& b, const Shape& shape) {
+  if (Tensor* sum = g.sum(input)) {
+    Tensor rows = rows_of(*sum);
+    matmul_add_(rows, a, b);
+  } else {
+    g.add(input, mf::matmul(a, b).reshape(shape));
+  }
+}
+
+/// y = x W + b + residual (b and residual may be absent).
+/// x: [.., in], weight: [in, out], bias: [out], residual: [.., out], one dtype. Result: [.., out].
+/// Saves: x if weight needs a gradient (or how to make x again), weight if x does. Gradients, over
+/// the R rows of x: gx = gy W^T, gW = x^T gy, gb = sum of the rows of gy, gresidual = gy.
+/// Throws Error if weight is not [in, out], bias not [out] or residual not shaped as the result.
 struct Linear {
   static constexpr const char* kName = "linear";
-  Saved x{}, weight{};
+  bool has_bias = true;
+  SavedInput x{};
+  Saved weight{};
 
   Tensor forward(Wants wants, const Tensor& input, const Tensor& matrix) {
-    return forward(wants, input, matrix, Tensor{});
-  }
-  Tensor forward(Wants wants, const Tensor& input, const Tensor& matrix, const Tensor& bias) {
-    if (wants[1]) x = input;
+    if (wants[1]) x = wants.keep(0);
     if (wants[0]) weight = matrix;
-    has_bias = bias.defined();
-    return mf::linear(input, matrix, bias);
+    return mf::linear(input, matrix, Tensor{});
+  }
+  Tensor forward(Wants wants, const Tensor& input, const Tensor& matrix, const Tensor& last) {
+    if (wants[1]) x = wants.keep(0);
+    if (wants[0]) weight = matrix;
+    return has_bias ? mf::linear(input, matrix, last) : mf::linear(input, matrix, {}, last);
+  }
+  Tensor forward(Wants wants, const Tensor& input, const Tensor& matrix, const Tensor& bias,
+                 const Tensor& residual) {
+    if (wants[1]) x = wants.keep(0);
+    if (wants[0]) weight = matrix;
+    return mf::linear(input, matrix, bias, residual);
   }
   void backward(const Tensor& gy, Grads& g) const {
-    const Tensor grows = rows(gy);
-    if (g.wants(0)) {
-      const Tensor gx = mf::matmul(grows, weight.get().transpose());
-      g.add(0, gx.reshape(gy.shape().with(gy.rank() - 1, gx.size(1))));
+    const Tensor grows = rows_of(gy);
+    if (g.inputs() > (has_bias ? 3 : 2)) g.add(has_bias ? 3 : 2, gy);
+    if (has_bias && g.inputs() > 2 && g.wants(2)) g.add(2, mf::sum(grows, {0}));
+    if (g.wants(1)) {
+      const Tensor input = rows_of(x.get());
+      add_product(g, 1, input.transpose(), grows, {input.size(1), grows.size(1)});
     }
-    if (g.wants(1)) g.add(1, mf::matmul(rows(x).transpose(), grows));
-    if (has_bias && g.wants(2)) g.add(2, mf::sum(grows, {0}));
+    if (g.wants(0)) {
+      const Tensor& matrix = weight;
+      add_product(g, 0, grows, matrix.transpose(), gy.shape().with(gy.rank() - 1, matrix.size(0)));
+    }
   }
-  auto saved() { return std::tie(x, weight); }
+  auto saved() { return std::tie(x.tensor, weight); }
+};
 
-  /// [.., width] as [R, width].
-  static Tensor rows(const Tensor& t) {
-    const std::int64_t width = t.size(-1);
-    return t.contiguous().reshape({t.shape().without(t.rank() - 1).elements(), width});
+/// Several linear maps of one input: y_i = x W_i + b_i (all biases or none).
+/// Inputs: x [.., in], then W_1 .. W_n [in, out_i], then b_1 .. b_n [out_i]. Results: [.., out_i].
+/// Saves: x once (or how to make it again), and the weights. Gradients as those of linear, with
+/// gx = sum_i gy_i W_i^T made in place.
+struct Projections {
+  static constexpr const char* kName = "projections";
+  std::size_t count;
+  SavedInput x{};
+  std::vector<Saved> weights{};
+
+  std::vector<Tensor> forward(Wants wants, std::span<const Tensor> inputs) {
+    std::vector<Tensor> results;
+    bool wants_weight = false;
+    for (std::size_t i = 0; i < count; ++i) {
+      const Tensor bias = inputs.size() > 1 + count ? inputs[1 + count + i] : Tensor{};
+      results.push_back(mf::linear(inputs[0], inputs[1 + i], bias));
+      if (wants[0]) weights.emplace_back(inputs[1 + i]);
+      wants_weight |= wants[static_cast<int>(1 + i)];
+    }
+    if (wants_weight) x = wants.keep(0);
+    return results;
   }
-  bool has_bias = false;
+  void backward(std::span<const Tensor> gys, Grads& g) const {
+    Tensor input;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (!gys[i].defined()) continue;
+      const int weight = static_cast<int>(1 + i);
+      const int bias = static_cast<int>(1 + count + i);
+      const Tensor grows = rows_of(gys[i]);
+      if (bias < g.inputs() && g.wants(bias)) g.add(bias, mf::sum(grows, {0}));
+      if (g.wants(weight)) {
+        if (!input.defined()) input = rows_of(x.get());
+        add_product(g, weight, input.transpose(), grows, {input.size(1), grows.size(1)});
+      }
+      if (g.wants(0)) {
+        const Tensor& matrix = weights[i];
+        add_product(g, 0, grows, matrix.transpose(),
+                    gys[i].shape().with(gys[i].rank() - 1, matrix.size(0)));
+      }
+    }
+  }
+  std::vector<const Saved*> saved() const {
+    std::vector<const Saved*> list{&x.tensor};
+    for (const Saved& weight : weights) list.push_back(&weight);
+    return list;
+  }
 };
 
 }  // namespace ops
 
-inline Var linear(const Var& x, const Var& weight) { return record(ops::Linear{}, x, weight); }
+/// x W + b + residual; bias and residual may have an undefined value.
+inline Var linear(const Var& x, const Var& weight, const Var& bias, const Var& residual) {
+  const bool has_bias = bias.value.defined();
+  if (!residual.value.defined())
+    return has_bias ? record(ops::Linear{}, x, weight, bias)
+                    : record(ops::Linear{false}, x, weight);
+  return has_bias ? record(ops::Linear{}, x, weight, bias, residual)
+                  : record(ops::Linear{false}, x, weight, residual);
+}
+inline Var linear(const Var& x, const Var& weight) { return linear(x, weight, {}, {}); }
 inline Var linear(const Var& x, const Var& weight, const Var& bias) {
-  return record(ops::Linear{}, x, weight, bias);
+  return linear(x, weight, bias, {});
+}
+
+/// x W_i + b_i for each i; as many biases as weights, or none.
+inline std::vector<Var> projections(const Var& x, std::span<const Var> weights,
+                                    std::span<const Var> biases = {}) {
+  check(biases.empty() || biases.size() == weights.size(),
+        "projections: {} weights have {} biases; give one for each, or none", weights.size(),
+        biases.size());
+  std::vector<Var> inputs{x};
+  inputs.insert(inputs.end(), weights.begin(), weights.end());
+  inputs.insert(inputs.end(), biases.begin(), biases.end());
+  return record(ops::Projections{weights.size()}, std::span<const Var>(inputs));
 }
 
 }  // namespace mf

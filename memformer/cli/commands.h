@@ -10,5 +10,6 @@ void add_eval(CLI::App& program);
 void add_generate(CLI::App& program);
 void add_audit(CLI::App& program);
 void add_inspect(CLI::App& program);
+void add_bench(CLI::App& program);
 
 }  // namespace mf::cli

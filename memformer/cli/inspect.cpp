@@ -7,6 +7,8 @@
 #include "memformer/cli/commands.h"
 #include "memformer/cli/progress.h"
 #include "memformer/train/checkpoint.h"
+#include "tensor/cpu/isa.h"
+#include "tensor/cpu/parallel.h"
 #include "tensor/io.h"
 
 namespace mf::cli {
@@ -18,6 +20,7 @@ struct InspectArguments {
   std::string run;
   std::string config;
   std::string file;
+  bool cpu = false;
   bool json = false;
 };
 
@@ -130,6 +133,7 @@ void inspect_model(const InspectArguments& arguments) {
     Json json;
     if (trained) json["run"] = arguments.run;
     if (trained) json["step"] = run.step;
+    if (trained && !run.isa.empty()) json["isa"] = run.isa;
     json["config"] = Json::parse(to_json(run.config));
     json["parameters"] = totals_of(rows).elements;
     json["parameter_bytes"] = totals_of(rows).bytes;
@@ -142,7 +146,9 @@ void inspect_model(const InspectArguments& arguments) {
     return;
   }
   print_tensors(weights, rows);
-  if (trained) std::printf("weights of step %lld\n", static_cast<long long>(run.step));
+  if (trained)
+    std::printf("weights of step %lld%s\n", static_cast<long long>(run.step),
+                run.isa.empty() ? "" : (", made with " + run.isa).c_str());
   std::printf("memory of one row: %lld slots of %lld, %s\n", static_cast<long long>(config.slots),
               static_cast<long long>(config.width),
               readable_bytes(memory_bytes_per_row(config)).c_str());
@@ -154,8 +160,41 @@ void inspect_model(const InspectArguments& arguments) {
               counts.replay_ratio());
 }
 
+/// What results and speed depend on, besides the build.
+void inspect_cpu(const InspectArguments& arguments) {
+  std::vector<std::string> available;
+  for (const Isa isa : available_isas()) available.emplace_back(name_of(isa));
+  const std::string used(name_of(current_isa()));
+  const IsaTraits traits = traits_of(current_isa());
+  const std::string pages = huge_page_policy();
+  if (arguments.json) {
+    const Json json{{"processor", processor_name()},
+                    {"isa", used},
+                    {"available", available},
+                    {"threads", threads()},
+                    {"vector_bytes", traits.vector_bytes},
+                    {"tile_rows", traits.tile_rows},
+                    {"tile_columns_f32", traits.tile_columns_f32},
+                    {"tile_columns_f64", traits.tile_columns_f64},
+                    {"huge_pages", pages}};
+    std::printf("%s\n", json.dump().c_str());
+    return;
+  }
+  std::printf("processor: %s\n", processor_name().empty() ? "unknown" : processor_name().c_str());
+  std::printf("instruction set: %s (available: %s)\n", used.c_str(),
+              CLI::detail::join(available, ", ").c_str());
+  std::printf("threads: %d\n", threads());
+  std::printf("vectors: %d bytes, %d f32 or %d f64\n", traits.vector_bytes, traits.vector_bytes / 4,
+              traits.vector_bytes / 8);
+  std::printf("tile of the matrix product: %d x %d in f32, %d x %d in f64\n", traits.tile_rows,
+              traits.tile_columns_f32, traits.tile_rows, traits.tile_columns_f64);
+  std::printf("huge pages: %s\n", pages.empty() ? "unknown" : pages.c_str());
+}
+
 void inspect(const InspectArguments& arguments) {
-  if (!arguments.file.empty()) {
+  if (arguments.cpu) {
+    inspect_cpu(arguments);
+  } else if (!arguments.file.empty()) {
     inspect_file(arguments);
   } else {
     inspect_model(arguments);
@@ -167,13 +206,15 @@ void inspect(const InspectArguments& arguments) {
 void add_inspect(CLI::App& program) {
   CLI::App* command = program.add_subcommand(
       "inspect",
-      "list the tensors, sizes and costs of a model, or the content of a safetensors file");
+      "list the tensors, sizes and costs of a model, the content of a safetensors file, or what "
+      "the kernels run on");
   const auto arguments = std::make_shared<InspectArguments>();
   CLI::Option_group* source = command->add_option_group("source", "what to look at");
   source->add_option("--run", arguments->run, "folder of a run: its checkpoint");
   source->add_option("--config", arguments->config,
                      "configuration of a run: no weights are needed");
   source->add_option("--file", arguments->file, "any safetensors file");
+  source->add_flag("--cpu", arguments->cpu, "the processor and what the kernels make of it");
   source->require_option(1);
   command->add_flag("--json", arguments->json, "one JSON object");
   command->callback([arguments] { inspect(*arguments); });

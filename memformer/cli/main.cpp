@@ -5,8 +5,10 @@
 #include <exception>
 
 #include "memformer/cli/commands.h"
+#include "tensor/cpu/isa.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/error.h"
+#include "tensor/memory.h"
 
 namespace {
 
@@ -26,20 +28,26 @@ int run(int argc, char** argv) {
       "Memformer: a Transformer with an external memory, trained by memory replay "
       "back-propagation"};
   program.require_subcommand(1);
-  program.fallthrough();  // --threads may stand behind the subcommand too
+  program.fallthrough();  // --threads and --isa may stand behind the subcommand too
   program.set_version_flag("--version", "memformer 0.1.0");
   int threads = 0;
   program
       .add_option("--threads", threads, "threads of the kernels; default: OMP_NUM_THREADS or all")
       ->check(CLI::Range(1, 1024));
+  std::string isa;
+  program.add_option("--isa", isa,
+                     "instruction set of the kernels: portable, avx2 or avx512; default: the "
+                     "widest that the processor has");
   program.parse_complete_callback([&] {
     if (threads > 0) mf::set_threads(threads);
+    if (!isa.empty()) mf::set_isa(mf::isa_named(isa));
   });
   mf::cli::add_train(program);
   mf::cli::add_eval(program);
   mf::cli::add_generate(program);
   mf::cli::add_audit(program);
   mf::cli::add_inspect(program);
+  mf::cli::add_bench(program);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -52,6 +60,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   keep_waiting_threads_short(argv);
+  mf::keep_freed_memory();
   try {
     return run(argc, argv);
   } catch (const std::exception& error) {

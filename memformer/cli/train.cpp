@@ -1,3 +1,5 @@
+#include <sys/resource.h>
+
 #include <csignal>
 #include <cstdio>
 #include <memory>
@@ -5,7 +7,9 @@
 #include "memformer/cli/commands.h"
 #include "memformer/cli/progress.h"
 #include "memformer/train/evaluate.h"
+#include "tensor/cpu/isa.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/memory.h"
 
 namespace mf::cli {
 namespace {
@@ -34,9 +38,23 @@ Trainer make_trainer(const TrainArguments& arguments) {
   return Trainer::start(config, arguments.out);
 }
 
+/// Largest resident size of this process so far.
+std::int64_t process_peak_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return std::int64_t{usage.ru_maxrss} * 1024;
+}
+
 void train(const TrainArguments& arguments) {
   Trainer trainer = make_trainer(arguments);
   const RunConfig& config = trainer.config();
+  const std::string isa(name_of(current_isa()));
+  const std::string& before = trainer.progress().isa;
+  if (!before.empty() && before != isa)
+    std::printf(
+        "note: the checkpoint was made with %s and this run goes on with %s: bits may differ from "
+        "those of the uninterrupted run (--isa %s avoids that)\n",
+        before.c_str(), isa.c_str(), before.c_str());
   std::int64_t parameters = 0;
   for (const Parameter& parameter : trainer.model().parameters())
     parameters += parameter.value().elements();
@@ -49,9 +67,10 @@ void train(const TrainArguments& arguments) {
                 static_cast<long long>(corpus.bytes), corpus.sha256.c_str(),
                 corpus.note.empty() ? "" : ", ", corpus.note.c_str());
   }
-  std::printf("model: %lld parameters; %lld steps from step %lld, %d threads; run folder %s\n",
+  std::printf("model: %lld parameters; %lld steps from step %lld, %d threads, %s; run folder %s\n",
               static_cast<long long>(parameters), static_cast<long long>(config.train.steps),
-              static_cast<long long>(trainer.progress().step), threads(), arguments.out.c_str());
+              static_cast<long long>(trainer.progress().step), threads(), isa.c_str(),
+              arguments.out.c_str());
   std::fflush(stdout);
   std::signal(SIGINT, note_interrupt);
   std::signal(SIGTERM, note_interrupt);
@@ -63,6 +82,9 @@ void train(const TrainArguments& arguments) {
   std::printf("%s at step %lld; checkpoint %s\n", trainer.done() ? "done" : "interrupted",
               static_cast<long long>(trainer.progress().step),
               checkpoint_path(arguments.out).c_str());
+  std::printf("peak memory: %s in tensors, %s of the process\n",
+              readable_bytes(memory_stats().peak).c_str(),
+              readable_bytes(process_peak_bytes()).c_str());
   if (!trainer.done()) throw CLI::RuntimeError(130);
 }
 

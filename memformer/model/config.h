@@ -31,6 +31,7 @@ struct ModelConfig {
   double dropout = 0.0;            ///< on embeddings, sub-layer outputs and hidden values
   double attention_dropout = 0.0;  ///< on attention weights
   bool final_norm = true;          ///< LayerNorm after each stack [7]
+  bool layer_replay = false;       ///< keep only each layer's input, and run it again in the sweep
   double norm_epsilon = 1e-5;
   Positions positions = Positions::learned;  ///< [8]
   std::int64_t relative_buckets = 32;

@@ -70,6 +70,7 @@ void visit_fields(ModelConfig& c, Field&& field) {
   field("dropout", c.dropout);
   field("attention_dropout", c.attention_dropout);
   field("final_norm", c.final_norm);
+  field("layer_replay", c.layer_replay);
   field("norm_epsilon", c.norm_epsilon);
   field("positions", c.positions);
   field("relative_buckets", c.relative_buckets);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "memformer/model/encoder.h"
+#include "nn/inference.h"
 
 namespace mf {
 
@@ -30,6 +31,25 @@ struct DecoderLayer {
   }
 };
 
+/// What a decoder keeps while it predicts a segment one position at a time: the self-attention keys
+/// and values of the positions so far, and the cross-attention's of the encoded segment. Filled by
+/// `Decoder::start` and `Decoder::next`; one cache serves segment after segment in the same
+/// storage.
+struct DecoderCache {
+  struct Layer {
+    KeyValueCache self, cross;  ///< capacity: model.segment
+  };
+  std::vector<Layer> layers;
+  Tensor padding;     ///< u8 [B, 1, 1, L], which encoded tokens may be seen; undefined: all
+  Tensor sinusoidal;  ///< [segment, width], slow to make and so kept; or undefined
+  /// [heads, 1, segment] relative bias, distance segment - 1 first: the last n columns are those of
+  /// the newest of n positions. Undefined without relative_bias.
+  Tensor bias;
+
+  /// Of the token to be read next, from 0.
+  std::int64_t position() const { return layers.empty() ? 0 : layers.front().self.length; }
+};
+
 /// Predicts the next segment. It sees the memory only through the encoder output E_t.
 /// inputs: i32 [B, K]; encoded: [B, L, width]; padding: u8 [B, L] of the encoder's tokens or
 /// undefined. Result: [B, K, width].
@@ -37,11 +57,19 @@ struct Decoder {
   InputEmbedding embedding;
   std::vector<DecoderLayer> layers;
   std::optional<LayerNorm> norm;
+  bool layer_replay = false;
 
   Decoder() = default;
   Decoder(const ModelConfig& config, RngKey key);
   Var operator()(const Pass& pass, const Tensor& inputs, const Var& encoded,
                  const Tensor& padding) const;
+
+  /// Makes `cache` ready for the first position behind encoded [B, L, width].
+  void start(DecoderCache& cache, const Tensor& encoded, const Tensor& padding) const;
+  /// Reads the token of the cache's position, ids i32 [B], in evaluation mode and without a tape:
+  /// that position of operator()'s result but for rounding, [B, width], at the cost of one
+  /// position. Throws Error before `start` and behind model.segment positions.
+  Tensor next(DecoderCache& cache, const Tensor& ids) const;
 
   template <class F>
   void each(F&& fn) const {

@@ -1,8 +1,10 @@
 #include "memformer/model/encoder.h"
 
+#include <array>
 #include <cmath>
 
 #include "autograd/ops.h"
+#include "autograd/replay.h"
 
 namespace mf {
 
@@ -54,19 +56,34 @@ EncoderLayer::EncoderLayer(const ModelConfig& c, RngKey key)
 Var EncoderLayer::operator()(const Pass& pass, const Var& x, const Var& memory,
                              const AttentionScope& seen) const {
   const ModuleScope scope(pass);
-  const auto residual = [&](const Var& base, const char* name, const Var& change) {
-    return add(base, dropout(pass.at(name), change, dropout_probability));
-  };
-  const Var normed = self_norm(pass.at("self_norm"), x);
-  Var y =
-      residual(x, "self_dropout", self_attention(pass.at("self_attention"), normed, normed, seen));
-  if (reader) y = residual(y, "memory_dropout", (*reader)(pass, y, memory));
-  return residual(
-      y, "feed_forward_dropout",
-      feed_forward(pass.at("feed_forward"), feed_forward_norm(pass.at("feed_forward_norm"), y)));
+  const double p = dropout_probability;
+  const Var a = add_residual(pass.at("self_dropout"), x, p, [&](const Var& residual) {
+    const Var normed = self_norm(pass.at("self_norm"), x);
+    return self_attention(pass.at("self_attention"), normed, normed, seen, residual);
+  });
+  const Var b =
+      !reader ? a : add_residual(pass.at("memory_dropout"), a, p, [&](const Var& residual) {
+        return (*reader)(pass, a, memory, residual);
+      });
+  return add_residual(pass.at("feed_forward_dropout"), b, p, [&](const Var& residual) {
+    return feed_forward(pass.at("feed_forward"), feed_forward_norm(pass.at("feed_forward_norm"), b),
+                        residual);
+  });
 }
 
-Encoder::Encoder(const ModelConfig& c, RngKey key) : embedding(c, true, key) {
+Var run_layer(const Pass& pass, bool replayed, LayerFunction layer, const Var& x,
+              const Var& context, const AttentionScope& seen) {
+  if (!replayed || !pass.tape.records()) return layer(pass, x, context, seen);
+  const auto run = [layer = std::move(layer), mask = seen.mask, causal = seen.causal](
+                       const Pass& inner, std::span<const Var> inputs) {
+    return std::vector<Var>{layer(inner, inputs[0], inputs[1], {mask, inputs[2], causal})};
+  };
+  const std::array inputs{x, context, seen.bias};
+  return replay(pass, run, inputs).front();
+}
+
+Encoder::Encoder(const ModelConfig& c, RngKey key)
+    : embedding(c, true, key), layer_replay(c.layer_replay) {
   for (std::int64_t i = 0; i < c.encoder_layers; ++i)
     layers.emplace_back(c, key.at("layers").at(static_cast<std::uint64_t>(i)));
   if (c.final_norm) norm.emplace(c.width, c.norm_epsilon, c.dtype);
@@ -81,7 +98,8 @@ Var Encoder::operator()(const Pass& pass, const Tensor& tokens, const Tensor& pa
   if (embedding.relative_bias)
     seen.bias = (*embedding.relative_bias)(pass.at("relative_bias"), x.size(1), x.size(1));
   for (std::size_t i = 0; i < layers.size(); ++i)
-    x = layers[i](pass.at("layers", static_cast<std::int64_t>(i)), x, memory, seen);
+    x = run_layer(pass.at("layers", static_cast<std::int64_t>(i)), layer_replay,
+                  std::cref(layers[i]), x, memory, seen);
   return norm ? (*norm)(pass.at("norm"), x) : x;
 }
 

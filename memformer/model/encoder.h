@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -57,11 +58,19 @@ struct InputEmbedding {
   }
 };
 
+/// A layer of a stack: (pass, x, context, what self-attention sees) -> x.
+using LayerFunction =
+    std::function<Var(const Pass&, const Var&, const Var&, const AttentionScope&)>;
+/// Runs a layer. `replayed`: only its inputs are kept, and it runs again in the sweep.
+Var run_layer(const Pass& pass, bool replayed, LayerFunction layer, const Var& x,
+              const Var& context, const AttentionScope& seen);
+
 /// Reads segment and memory, bidirectionally. Result E_t: [B, L, width].
 struct Encoder {
   InputEmbedding embedding;
   std::vector<EncoderLayer> layers;
   std::optional<LayerNorm> norm;
+  bool layer_replay = false;
 
   Encoder() = default;
   Encoder(const ModelConfig& config, RngKey key);

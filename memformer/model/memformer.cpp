@@ -2,6 +2,7 @@
 
 #include "autograd/ops.h"
 #include "nn/parameters.h"
+#include "tensor/math.h"
 
 namespace mf {
 
@@ -47,6 +48,19 @@ Var Memformer::decode(const Pass& pass, const Tensor& inputs, const Var& encoded
                       const Tensor& padding) const {
   check(decoder_.has_value(), "decode: this model is encoder_only; it has no decoder");
   return logits(pass, (*decoder_)(pass.at("decoder"), inputs, encoded, padding));
+}
+
+void Memformer::start_decoding(DecoderCache& cache, const Tensor& encoded,
+                               const Tensor& padding) const {
+  check(decoder_.has_value(), "start_decoding: this model is encoder_only; it has no decoder");
+  decoder_->start(cache, encoded, padding);
+}
+
+Tensor Memformer::decode_next(DecoderCache& cache, const Tensor& ids) const {
+  check(decoder_.has_value(), "decode_next: this model is encoder_only; it has no decoder");
+  const Tensor x = decoder_->next(cache, ids);
+  return output_ ? infer(*output_, x)
+                 : matmul(x, decoder_->embedding.tokens.weight.value().transpose());
 }
 
 Var Memformer::read_state(const Pass& pass, const LiveState& state, const Tensor& reset) const {

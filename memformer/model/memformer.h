@@ -33,6 +33,12 @@ class Memformer final : public Recurrence {
   /// Logits [B, K, vocabulary] of the decoder for inputs i32 [B, K].
   Var decode(const Pass& pass, const Tensor& inputs, const Var& encoded,
              const Tensor& padding) const;
+  /// Incremental decoding, in evaluation mode and without a tape: `start_decoding` behind the
+  /// encoded segment [B, L, width], then `decode_next` with one token per row, i32 [B]. It returns
+  /// the logits [B, vocabulary] that `decode` of all tokens so far has at this position, but for
+  /// rounding, at the cost of one position. Throws Error as Decoder::next does.
+  void start_decoding(DecoderCache& cache, const Tensor& encoded, const Tensor& padding = {}) const;
+  Tensor decode_next(DecoderCache& cache, const Tensor& ids) const;
   /// M_{t+1} as a state.
   LiveState write(const Pass& pass, const Var& memory, const Var& encoded,
                   const Tensor& padding) const;

@@ -10,11 +10,13 @@ MemoryReader::MemoryReader(const ModelConfig& c, RngKey key)
   if (read_norm == ReadNorm::own) slot_norm.emplace(c.width, c.norm_epsilon, c.dtype);
 }
 
-Var MemoryReader::operator()(const Pass& pass, const Var& tokens, const Var& memory) const {
+Var MemoryReader::operator()(const Pass& pass, const Var& tokens, const Var& memory,
+                             const Var& residual) const {
   Var slots = memory;
   if (read_norm == ReadNorm::shared) slots = norm(pass.at("memory_norm"), memory);
   if (read_norm == ReadNorm::own) slots = (*slot_norm)(pass.at("slot_norm"), memory);
-  return attention(pass.at("memory_attention"), norm(pass.at("memory_norm"), tokens), slots);
+  return attention(pass.at("memory_attention"), norm(pass.at("memory_norm"), tokens), slots, {},
+                   residual);
 }
 
 }  // namespace mf

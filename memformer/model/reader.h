@@ -21,7 +21,9 @@ struct MemoryReader {
   MemoryReader() = default;
   MemoryReader(const ModelConfig& config, RngKey key);
 
-  Var operator()(const Pass& pass, const Var& tokens, const Var& memory) const;
+  /// Adds the residual to the result if it is defined.
+  Var operator()(const Pass& pass, const Var& tokens, const Var& memory,
+                 const Var& residual = {}) const;
 
   /// Members of the encoder layer that holds the reader.
   template <class F>

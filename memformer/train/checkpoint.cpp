@@ -4,6 +4,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "tensor/cpu/isa.h"
 #include "tensor/io.h"
 
 namespace mf {
@@ -32,6 +33,11 @@ class Metadata {
           "checkpoint: {} has no metadata '{}'; it is not a checkpoint of this program", path_,
           key);
     return found->second;
+  }
+  /// "" where the field is missing.
+  std::string text_if_present(const std::string& key) const {
+    const auto found = file_.metadata.find(key);
+    return found == file_.metadata.end() ? "" : found->second;
   }
   std::vector<std::int64_t> integers(const std::string& key) const {
     std::istringstream words(text(key));
@@ -126,7 +132,8 @@ void save_checkpoint(const std::string& path, const RunConfig& config, const Mem
                    {"stream_position", join(progress.stream_position)},
                    {"difficulty", std::to_string(progress.difficulty)},
                    {"running_accuracy", fmt::format("{:.17g}", progress.running_accuracy)},
-                   {"data_sha256", progress.data_sha256}};
+                   {"data_sha256", progress.data_sha256},
+                   {"isa", std::string(name_of(current_isa()))}};
   save(path, file);
 }
 
@@ -148,6 +155,7 @@ Progress load_checkpoint(const std::string& path, const RunConfig& config, Memfo
   progress.difficulty = metadata.integer("difficulty");
   progress.running_accuracy = metadata.real("running_accuracy");
   progress.data_sha256 = metadata.text("data_sha256");
+  progress.isa = metadata.text_if_present("isa");
   const std::int64_t optimizer_steps = metadata.integer("optimizer_steps");
 
   std::vector<Destination> destinations = weight_destinations(model, kModelPrefix);
@@ -174,6 +182,7 @@ TrainedModel load_trained(const std::string& folder) {
   trained.config = run_config_from_json(metadata.text("config"));
   trained.model = std::make_unique<Memformer>(trained.config.model, RngKey{0});
   trained.step = metadata.integer("step");
+  trained.isa = metadata.text_if_present("isa");
   copy_all(file, path, weight_destinations(*trained.model, kModelPrefix));
   return trained;
 }

@@ -20,6 +20,9 @@ struct Progress {
   std::int64_t difficulty = 0;                ///< tasks: of the curriculum
   double running_accuracy = 0.0;              ///< tasks
   std::string data_sha256;                    ///< of the corpus; "" for tasks
+  /// Of the kernels when the checkpoint was written ("avx2"); "" if there is none yet, or if it was
+  /// made before this was recorded. Going on with another set is allowed; bits may then differ.
+  std::string isa;
 };
 
 /// Writes `path`, all or nothing: weights ("model.NAME"), optimizer, carried state ("state.NAME"),
@@ -41,6 +44,7 @@ struct TrainedModel {
   RunConfig config;
   std::unique_ptr<Memformer> model;
   std::int64_t step = 0;
+  std::string isa;  ///< as Progress::isa
 };
 TrainedModel load_trained(const std::string& folder);
 

@@ -20,46 +20,58 @@ void validate(const SamplingOptions& options) {
 
 std::int32_t sample(std::span<const double> logits, const SamplingOptions& options, RngKey key,
                     std::uint64_t element) {
-  validate(options);
+  return Sampler(options)(logits, key, element);
+}
+
+std::int32_t Sampler::operator()(std::span<const double> logits, RngKey key,
+                                 std::uint64_t element) {
   check(!logits.empty(), "sample: there are no logits; give at least one");
   for (std::size_t i = 0; i < logits.size(); ++i)
     check(logits[i] < std::numeric_limits<double>::infinity(),
           "sample: logit {} is {}; the model or its input is not finite", i, logits[i]);
-
-  // Most likely first; equals in the order of their ids.
-  std::vector<std::int32_t> tokens(logits.size());
-  std::iota(tokens.begin(), tokens.end(), 0);
-  const auto logit = [&](std::int32_t token) { return logits[static_cast<std::size_t>(token)]; };
-  std::ranges::stable_sort(tokens, std::greater{}, logit);
-  const double largest = logit(tokens.front());
+  const auto first = std::ranges::max_element(logits);  // of equals, the first
+  const double largest = *first;
   check(std::isfinite(largest), "sample: every logit is -infinity; nothing can be drawn");
-  if (options.temperature == 0.0) return tokens.front();
+  if (options_.temperature == 0.0) return static_cast<std::int32_t>(first - logits.begin());
 
-  if (options.top_k > 0)
-    tokens.resize(std::min(tokens.size(), static_cast<std::size_t>(options.top_k)));
-  std::vector<double> weights;
-  for (const std::int32_t token : tokens)
-    weights.push_back(std::exp((logit(token) - largest) / options.temperature));
-  double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-  if (options.top_p < 1.0) {
-    const double enough = options.top_p * total;
-    std::size_t kept = 0;
-    for (total = 0.0; kept < weights.size() && total < enough; ++kept) total += weights[kept];
-    weights.resize(kept);
+  // Most likely first; equals in the order of their ids. Only as far as top_k needs it.
+  candidates_.clear();
+  for (const double logit : logits)
+    candidates_.push_back({logit, static_cast<std::int32_t>(candidates_.size())});
+  const std::int64_t all = std::ssize(candidates_);
+  const std::int64_t kept = options_.top_k > 0 ? std::min(options_.top_k, all) : all;
+  const auto before = [](const Candidate& a, const Candidate& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+  };
+  if (kept < all) {
+    std::ranges::nth_element(candidates_, candidates_.begin() + kept, before);
+    candidates_.resize(static_cast<std::size_t>(kept));
+  }
+  std::ranges::sort(candidates_, before);
+
+  weights_.clear();
+  for (const Candidate& candidate : candidates_)
+    weights_.push_back(std::exp((candidate.logit - largest) / options_.temperature));
+  double total = std::accumulate(weights_.begin(), weights_.end(), 0.0);
+  if (options_.top_p < 1.0) {
+    const double enough = options_.top_p * total;
+    std::size_t reaching = 0;
+    for (total = 0.0; reaching < weights_.size() && total < enough; ++reaching)
+      total += weights_[reaching];
+    weights_.resize(reaching);
   }
 
   double left = key.uniform(element) * total;
   std::size_t chosen = 0;
-  while (chosen + 1 < weights.size() && left >= weights[chosen]) left -= weights[chosen++];
+  while (chosen + 1 < weights_.size() && left >= weights_[chosen]) left -= weights_[chosen++];
   // Rounding may carry the draw past the last token that has any weight.
-  while (weights[chosen] == 0.0) --chosen;
-  return tokens[chosen];
+  while (weights_[chosen] == 0.0) --chosen;
+  return candidates_[chosen].token;
 }
 
 Generator::Generator(const Memformer& model, std::string_view prompt,
                      const SamplingOptions& options, RngKey key)
-    : model_(model), options_(options), key_(key), memory_(model.initial_state(1)) {
-  validate(options);
+    : model_(model), sampler_(options), key_(key), memory_(model.initial_state(1)) {
   const ModelConfig& config = model.config();
   check(config.architecture == Architecture::encoder_decoder,
         "generate: the model is encoder_only; only a model with a decoder writes text");
@@ -74,8 +86,11 @@ Generator::Generator(const Memformer& model, std::string_view prompt,
   for (; read + length <= all.size(); read += length) encode(all.subspan(read, length));
   if (read == 0) {
     encode(all);
-  } else {
-    begun_.assign(all.begin() + static_cast<std::ptrdiff_t>(read), all.end());
+    return;
+  }
+  for (; read < all.size(); ++read) {
+    read_newest();
+    begun_.push_back(all[read]);
   }
 }
 
@@ -86,23 +101,20 @@ void Generator::encode(std::span<const std::int32_t> segment) {
   const Var memory = model_.read_state(pass, constants_of(memory_), {});
   const Var encoded = model_.encode(pass, tokens, {}, memory);
   memory_ = values_of(model_.write(pass, memory, encoded, {}));
-  encoded_ = encoded.value;
+  model_.start_decoding(cache_, encoded.value);
+  begun_.clear();
+}
+
+Tensor Generator::read_newest() {
+  const std::int32_t newest = begun_.empty() ? kBeginToken : begun_.back();
+  return model_.decode_next(cache_, from_host({newest}, {1}));
 }
 
 char Generator::next() {
-  if (std::ssize(begun_) == model_.config().segment) {
-    encode(begun_);
-    begun_.clear();
-  }
-  std::vector<std::int32_t> inputs{kBeginToken};
-  inputs.insert(inputs.end(), begun_.begin(), begun_.end());
-  const std::int64_t count = std::ssize(inputs);
-  Tape off = Tape::off();
-  const Pass pass{off, {}, Mode::eval, {}};
-  const Var logits = model_.decode(pass, from_host(inputs, {1, count}), constant(encoded_), {});
-  const Tensor last = logits.value.slice(1, count - 1, count).slice(2, 0, kBeginToken);
-  const std::vector<double> bytes = last.contiguous().to(DType::f64).to_vector<double>();
-  begun_.push_back(sample(bytes, options_, key_, drawn_++));
+  if (std::ssize(begun_) == model_.config().segment) encode(begun_);
+  const Tensor logits = read_newest().slice(1, 0, kBeginToken).to(cpu).to(DType::f64).contiguous();
+  const std::span bytes(logits.data<double>(), static_cast<std::size_t>(logits.elements()));
+  begun_.push_back(sampler_(bytes, key_, drawn_++));
   return static_cast<char>(static_cast<unsigned char>(begun_.back()));
 }
 

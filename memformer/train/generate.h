@@ -23,10 +23,29 @@ void validate(const SamplingOptions& options);
 std::int32_t sample(std::span<const double> logits, const SamplingOptions& options, RngKey key,
                     std::uint64_t element);
 
+/// `sample` for draw after draw: what it sorts in is allocated once.
+class Sampler {
+ public:
+  /// Throws Error as `validate` does.
+  explicit Sampler(const SamplingOptions& options) : options_(options) { validate(options); }
+  std::int32_t operator()(std::span<const double> logits, RngKey key, std::uint64_t element);
+
+ private:
+  struct Candidate {
+    double logit;
+    std::int32_t token;
+  };
+
+  SamplingOptions options_;
+  std::vector<Candidate> candidates_;
+  std::vector<double> weights_;
+};
+
 /// Continues a text byte by byte, as the model was trained to: the text so far is cut into
 /// segments; step t encodes segment t with the memory M_t and writes M_{t+1}; the decoder predicts
-/// segment t+1 from the begin token and what that segment holds so far. Nothing is recorded, and a
-/// text of any length takes the memory of one segment.
+/// segment t+1 from the begin token and what that segment holds so far, reading one byte a step
+/// with the keys and values of the bytes before in a cache. Nothing is recorded, and a text of any
+/// length takes the memory of one segment.
 ///
 /// A prompt shorter than a segment is encoded as one short segment. What is left of a longer one
 /// after its last full segment begins the segment that the decoder continues.
@@ -43,13 +62,16 @@ class Generator {
   const State& memory() const { return memory_; }
 
  private:
+  /// Reads a segment, writes the memory and makes the decoder ready for the segment after it.
   void encode(std::span<const std::int32_t> segment);
+  /// The decoder reads the newest token of the begun segment; logits [1, vocabulary] of the next.
+  Tensor read_newest();
 
   const Memformer& model_;
-  SamplingOptions options_;
+  Sampler sampler_;
   RngKey key_;
   State memory_;
-  Tensor encoded_;                   // of the last full segment
+  DecoderCache cache_;
   std::vector<std::int32_t> begun_;  // the segment that the decoder is predicting
   std::uint64_t drawn_ = 0;
 };

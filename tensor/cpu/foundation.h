@@ -19,6 +19,7 @@
 #endif
 
 #include "tensor/backend.h"
+#include "tensor/cpu/eigen_product.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/tables.h"
 #include "tensor/memory.h"

@@ -41,6 +41,11 @@ const Backend& table_of(Isa isa) {
   return cpu_kernels::portable::table();
 }
 
+void require_available(Isa isa) {
+  check(available(isa), "isa: this processor ({}) cannot run {}; the widest it can is {}",
+        processor_name(), name_of(isa), name_of(available_isas().back()));
+}
+
 Isa& current() {
   static Isa isa = available_isas().back();
   return isa;
@@ -69,10 +74,18 @@ std::vector<Isa> available_isas() {
 Isa current_isa() { return current(); }
 
 void set_isa(Isa isa) {
-  check(available(isa), "isa: this processor ({}) cannot run {}; the widest it can is {}",
-        processor_name(), name_of(isa), name_of(available_isas().back()));
+  require_available(isa);
   current() = isa;
   register_backend(Device::Kind::cpu, &table_of(isa));
+}
+
+IsaTraits traits_of(Isa isa) {
+  require_available(isa);
+#if defined(__x86_64__)
+  if (isa == Isa::avx512) return cpu_kernels::avx512::traits();
+  if (isa == Isa::avx2) return cpu_kernels::avx2::traits();
+#endif
+  return cpu_kernels::portable::traits();
 }
 
 std::string processor_name() {

@@ -29,4 +29,13 @@ void set_isa(Isa isa);
 /// The processor's name as it gives it, "" where it does not.
 std::string processor_name();
 
+/// How the kernels of a set work, for reports.
+struct IsaTraits {
+  int vector_bytes = 0;
+  /// Rows and columns of the matrix product's tile, which is held in registers.
+  int tile_rows = 0, tile_columns_f32 = 0, tile_columns_f64 = 0;
+};
+/// Throws Error if the processor lacks the set.
+IsaTraits traits_of(Isa isa);
+
 }  // namespace mf

@@ -32,6 +32,8 @@ void count_nonfinite(Context&, View x, MutView y);
 
 // matmul.cpp
 void matmul(Context&, View a, View b, MutView c, double alpha, View base, View bias);
+void matmul_map(Context&, View a, View b, View bias, Unary function, MutView c, MutView y);
+void matmul_map_backward(Context&, View a, View b, Unary function, View x, MutView gx, MutView y);
 
 // softmax.cpp
 void softmax(Context&, View x, MutView y);
@@ -43,8 +45,8 @@ void logsumexp(Context&, View x, MutView y);
 // normalization.cpp
 void layer_norm(Context&, View x, View gain, View bias, double epsilon, MutView y, MutView mean,
                 MutView rstd);
-void layer_norm_backward(Context&, View x, View gain, View mean, View rstd, View gy, MutView gx,
-                         MutView ggain, MutView gbias);
+void layer_norm_backward(Context&, View x, View gain, View mean, View rstd, View gy, View base,
+                         MutView gx, MutView ggain, MutView gbias);
 void normalize(Context&, View x, double radius, double epsilon, MutView y, MutView r);
 void normalize_backward(Context&, View x, View r, View gy, double radius, MutView gx);
 
@@ -55,11 +57,12 @@ void gather(Context&, View x, View index, MutView y);
 void scatter(Context&, View index, View gy, MutView gx);
 
 // attention.cpp
-void attention(Context&, View q, View k, View v, View mask, View bias,
+void attention(Context&, View q, View k, View v, View mask, View bias, View own_key, View own_value,
                const AttentionOptions& options, MutView out, MutView log_sum, MutView map);
-void attention_backward(Context&, View q, View k, View v, View mask, View bias,
-                        const AttentionOptions& options, View out, View log_sum, View gout,
-                        MutView gq, MutView gk, MutView gv, MutView gbias);
+void attention_backward(Context&, View q, View k, View v, View mask, View bias, View own_key,
+                        View own_value, const AttentionOptions& options, View out, View log_sum,
+                        View gout, MutView gq, MutView gk, MutView gv, MutView gbias,
+                        MutView gown_key, MutView gown_value);
 
 // loss.cpp
 void cross_entropy(Context&, View logits, View targets, View weights, std::int32_t ignore,

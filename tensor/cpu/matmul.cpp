@@ -3,6 +3,9 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/product.h"
 #include "tensor/cpu/rows.h"
+#include "tensor/cpu/scratch.h"
+#include "tensor/cpu/vector_math.h"
+#include "tensor/formulas.h"
 
 namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {
@@ -80,7 +83,8 @@ void matmul(Context&, View a, View b, MutView c, double alpha, View base, View b
       y.data += batch.offset(batch.b, item);
       z.data += batch.offset(batch.c, item);
       const T* const added = base.data ? base.as<T>() + batch.offset(batch.base, item) : nullptr;
-      multiply(x, y, z, ProductOptions<T>{static_cast<T>(alpha), added, base_stride, bias.as<T>()});
+      multiply(x, y, z,
+               ProductOptions<T>{static_cast<T>(alpha), added, base_stride, bias.as<T>(), nullptr});
     };
     // Many products share the threads out; a few large ones each use them all.
     const std::int64_t count = batch.count();
@@ -93,6 +97,65 @@ void matmul(Context&, View a, View b, MutView c, double alpha, View base, View b
     for_chunks(count, cost, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t item = begin; item < end; ++item)
         run(item, [](const auto&... of) { product<T>(of...); });
+    });
+  });
+}
+
+namespace {
+
+/// Calls fn(offset, n) for each row of the block of a row-major matrix with `width` columns.
+template <class F>
+AfterBlock for_rows_of_block(std::int64_t width, const F& fn) {
+  return
+      [width, &fn](std::int64_t row, std::int64_t rows, std::int64_t column, std::int64_t columns) {
+        for (std::int64_t r = row; r < row + rows; ++r) fn(r * width + column, columns);
+      };
+}
+
+}  // namespace
+
+// a [M, K], b [K, N], bias [N], c, y [M, N].
+void matmul_map(Context&, View a, View b, View bias, Unary function, MutView c, MutView y) {
+  visit_float(y.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    formulas::visit(function, [&](auto formula) {
+      using Formula = decltype(formula);
+      MutView product = c.data ? c : y;
+      const T* const in = product.as<T>();
+      T* const out = y.as<T>();
+      const auto map_row = [in, out](std::int64_t offset, std::int64_t n) {
+#pragma omp simd
+        for (std::int64_t j = offset; j < offset + n; ++j)
+          out[j] = Formula::template value<VectorMath>(in[j]);
+      };
+      const AfterBlock after = for_rows_of_block(y.shape[1], map_row);
+      parallel_product<T>(matrix_of(a, a.as<T>()), matrix_of(b, b.as<T>()),
+                          matrix_of(product, product.as<T>()),
+                          {T{1}, nullptr, 0, bias.as<T>(), &after});
+    });
+  });
+}
+
+// a [M, K], b [K, N], x, gx, y [M, N].
+void matmul_map_backward(Context&, View a, View b, Unary function, View x, MutView gx, MutView y) {
+  visit_float(y.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    formulas::visit(function, [&](auto formula) {
+      using Formula = decltype(formula);
+      const T* const in = x.as<T>();
+      T* const gradient = gx.as<T>();
+      T* const out = y.as<T>();
+      const auto differentiate_row = [=](std::int64_t offset, std::int64_t n) {
+#pragma omp simd
+        for (std::int64_t j = offset; j < offset + n; ++j) {
+          const T value = Formula::template value<VectorMath>(in[j]);
+          gradient[j] *= Formula::template derivative<VectorMath>(in[j], value);
+          out[j] = value;
+        }
+      };
+      const AfterBlock after = for_rows_of_block(y.shape[1], differentiate_row);
+      parallel_product<T>(matrix_of(a, a.as<T>()), matrix_of(b, b.as<T>()),
+                          matrix_of(gx, gx.as<T>()), {T{1}, nullptr, 0, nullptr, &after});
     });
   });
 }

@@ -1,6 +1,10 @@
 #include "tensor/backend.h"
 
-#include <cstdlib>
+#include <stdlib.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cstring>
 
 #include "tensor/cpu/tables.h"
@@ -8,12 +12,20 @@
 namespace mf::cpu_kernels {
 namespace {
 
-constexpr std::int64_t kAlignment = 64;  // a cache line, and the widest vector
+constexpr std::size_t kAlignment = 64;  // a cache line, and the widest vector
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
+/// A large block begins at a huge page and asks for such pages: far fewer page faults when it is
+/// first written, and fewer misses of the TLB ever after.
 void* allocate(Device, std::int64_t bytes) {
-  const std::int64_t rounded = (bytes / kAlignment + 1) * kAlignment;
-  return std::aligned_alloc(static_cast<std::size_t>(kAlignment),
-                            static_cast<std::size_t>(rounded));
+  const auto size = static_cast<std::size_t>(bytes);
+  const bool large = size >= kHugePage;
+  void* data = nullptr;
+  if (posix_memalign(&data, large ? kHugePage : kAlignment, size) != 0) return nullptr;
+#if defined(__linux__)
+  if (large) madvise(data, size, MADV_HUGEPAGE);  // a wish: what it returns changes nothing
+#endif
+  return data;
 }
 
 void free_block(Device, void* data) { std::free(data); }

@@ -8,19 +8,25 @@ namespace {
 
 constexpr std::int64_t kNormCost = 4;
 
-/// gx = rstd (h - mean(h) - xhat mean(h xhat)), h = gy gain, xhat = (x - mean) rstd.
+/// gx = base + rstd (h - mean(h) - xhat mean(h xhat)), h = gy gain, xhat = (x - mean) rstd; base
+/// may be null.
 template <class T>
-void layer_norm_backward_row(const T* x, const T* gain, T mean, T rstd, const T* gy, std::int64_t n,
-                             T* gx) {
+void layer_norm_backward_row(const T* x, const T* gain, T mean, T rstd, const T* gy, const T* base,
+                             std::int64_t n, T* gx) {
   const auto width = static_cast<T>(n);
-  const T mean_h = sum_of<T>(0, n, [=](std::int64_t j) { return gy[j] * gain[j]; }) / width;
+  const T mean_h = sum_of<T>(n, [=](auto at) { return at(gy) * at(gain); }) / width;
   const T mean_h_xhat =
-      sum_of<T>(0, n, [=](std::int64_t j) { return gy[j] * gain[j] * ((x[j] - mean) * rstd); }) /
-      width;
-#pragma omp simd
-  for (std::int64_t j = 0; j < n; ++j) {
+      sum_of<T>(n, [=](auto at) { return at(gy) * at(gain) * ((at(x) - mean) * rstd); }) / width;
+  const auto gradient = [=](std::int64_t j) {
     const T xhat = (x[j] - mean) * rstd;
-    gx[j] = rstd * (gy[j] * gain[j] - mean_h - xhat * mean_h_xhat);
+    return rstd * (gy[j] * gain[j] - mean_h - xhat * mean_h_xhat);
+  };
+  if (base) {
+#pragma omp simd
+    for (std::int64_t j = 0; j < n; ++j) gx[j] = base[j] + gradient(j);
+  } else {
+#pragma omp simd
+    for (std::int64_t j = 0; j < n; ++j) gx[j] = gradient(j);
   }
 }
 
@@ -39,9 +45,8 @@ void layer_norm(Context&, View x, View gain, View bias, double epsilon, MutView 
       const T* const in = x.as<T>() + row * n;
       T* const out = y.as<T>() + row * n;
       const T m = sum_of(in, n) / static_cast<T>(n);
-      const T variance =
-          sum_of<T>(0, n, [in, m](std::int64_t j) { return (in[j] - m) * (in[j] - m); }) /
-          static_cast<T>(n);
+      const T variance = sum_of<T>(n, [in, m](auto at) { return (at(in) - m) * (at(in) - m); }) /
+                         static_cast<T>(n);
       const T r = T{1} / std::sqrt(variance + static_cast<T>(epsilon));
 #pragma omp simd
       for (std::int64_t j = 0; j < n; ++j) out[j] = (in[j] - m) * r * g[j] + b[j];
@@ -51,9 +56,9 @@ void layer_norm(Context&, View x, View gain, View bias, double epsilon, MutView 
   });
 }
 
-// x, gy, gx [rows, width], gain, ggain, gbias [width], mean, rstd [rows].
-void layer_norm_backward(Context&, View x, View gain, View mean, View rstd, View gy, MutView gx,
-                         MutView ggain, MutView gbias) {
+// x, gy, base, gx [rows, width], gain, ggain, gbias [width], mean, rstd [rows].
+void layer_norm_backward(Context&, View x, View gain, View mean, View rstd, View gy, View base,
+                         MutView gx, MutView ggain, MutView gbias) {
   visit_float(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Rows rows = rows_of(x.shape);
@@ -63,7 +68,8 @@ void layer_norm_backward(Context&, View x, View gain, View mean, View rstd, View
     if (gx.data) {
       for_rows(rows, kNormCost, [&](std::int64_t row) {
         layer_norm_backward_row(x.as<T>() + row * n, gain.as<T>(), m[row], r[row],
-                                gy.as<T>() + row * n, n, gx.as<T>() + row * n);
+                                gy.as<T>() + row * n, base.data ? base.as<T>() + row * n : nullptr,
+                                n, gx.as<T>() + row * n);
       });
     }
     if (!ggain.data && !gbias.data) return;

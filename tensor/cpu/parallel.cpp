@@ -45,12 +45,11 @@ class FirstException {
 };
 
 // A chunk is worth handing to a thread; less than two chunks are not worth waking one.
-constexpr std::int64_t kChunkWork = 32 * 1024;
-constexpr std::int64_t kParallelWork = 2 * kChunkWork;
+constexpr std::int64_t kChunkWork = detail::kParallelWork / 2;
 
 std::int64_t items_per_chunk(std::int64_t n, std::int64_t cost_per_item) {
   const std::int64_t per_chunk = kChunkWork / cost_per_item;
-  const bool small = n <= kParallelWork / cost_per_item;
+  const bool small = n <= detail::kParallelWork / cost_per_item;
   return small ? n : std::max<std::int64_t>(1, per_chunk);
 }
 

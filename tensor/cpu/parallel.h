@@ -11,6 +11,9 @@ void set_threads(int count);
 
 namespace detail {
 
+/// Less work than this, in elementary operations, is one chunk: it is not worth waking a thread.
+inline constexpr std::int64_t kParallelWork = 64 * 1024;
+
 /// Calls fn(begin, end) over chunks of 0..n-1, in parallel where the work is worth it. The only
 /// place that starts threads. Chunk borders depend on n and on the cost of one item (in elementary
 /// operations), never on the number of threads: threads only pick chunks, so results do not depend

@@ -7,25 +7,39 @@
 #include "tensor/cpu/scratch.h"
 #include "tensor/cpu/tile.h"
 
-// The matrix product in the manner of Goto and van de Geijn (2008): the depth is cut into blocks, b
-// is packed into panels as wide as a tile, and groups of rows of a, small enough for the L2 cache,
-// meet all panels. Results depend on the depth blocks alone, and those on K alone.
+// The matrix product in the manner of Goto and van de Geijn (2008): a block of b, as many columns
+// at a time as stay in the L2 cache, is packed into panels as wide as a tile; groups of rows of a
+// meet all its panels. Results depend on the depth of the blocks alone, and that on K alone.
 namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {
 
 using Index = std::int64_t;
 
-constexpr Index kDepth = 512;      // longest depth block: a group of rows stays in the L2 cache
-constexpr Index kGroupPanels = 8;  // row panels in a group
+constexpr Index kDepth = 512;           // longest depth of a block
+constexpr Index kBlockBytes = 1 << 20;  // of a packed block of b
+constexpr Index kGroupPanels = 8;       // row panels in a group
 
 /// Part `index` of n things cut into `parts` nearly equal parts.
 struct Part {
   Index begin, size;
-  Part(Index n, Index parts, Index index)
-      : begin(index * n / parts), size((index + 1) * n / parts - begin) {}
 };
+Part part(Index n, Index parts, Index index) {
+  const Index begin = index * n / parts;
+  return {begin, (index + 1) * n / parts - begin};
+}
 
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+
+// Rows far apart are out of reach of the processor's own prefetching, so packing asks for them this
+// many rows ahead. An address beyond the end does no harm.
+constexpr Index kPrefetchRows = 8;
+constexpr Index kCacheLine = 64;
+
+template <class T>
+[[gnu::always_inline]] inline void prefetch_row(const T* row, Index count) {
+  constexpr Index kStep = kCacheLine / static_cast<Index>(sizeof(T));
+  for (Index i = 0; i < count; i += kStep) __builtin_prefetch(row + i);
+}
 
 /// to [depth][width] = transpose of from [count][depth], rows `stride` apart; zeros beyond count.
 template <class T>
@@ -54,6 +68,7 @@ template <class T>
 void pack_rows(const T* from, Index stride, Index count, Index depth, Index width, T* to) {
   if (count == kTileColumns<T> && width == count) {
     for (Index k = 0; k < depth; ++k, from += stride, to += width) {
+      prefetch_row(from + kPrefetchRows * stride, count);
 #pragma GCC unroll 2
       for (int j = 0; j < kTileVectors; ++j)
         store(to + j * kVector<T>, load(from + j * kVector<T>));
@@ -66,9 +81,15 @@ void pack_rows(const T* from, Index stride, Index count, Index depth, Index widt
   }
 }
 
-/// One product: what is cut how. Rows are cut into panels of a tile's height, evenly, so that none
-/// is thin; columns into panels of a tile's width.
-template <class T>
+/// What of b is packed at a time: some column panels over a part of the depth.
+struct Block {
+  Part panels, depth;
+  bool first, last;  ///< of the depth
+};
+
+/// One product: what is cut how. Rows are cut into panels of at most TileRows, evenly, so that none
+/// is thin; columns into panels of TileVectors vectors.
+template <class T, int TileRows = kTileRows, int TileVectors = kTileVectors>
 class Product {
  public:
   Product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const ProductOptions<T>& options)
@@ -76,63 +97,39 @@ class Product {
         b_(b),
         c_(c),
         options_(options),
-        row_panels(ceil_div(c.rows, kTileRows)),
-        column_panels(ceil_div(c.columns, kTileColumns<T>)),
-        depth_blocks(std::max<Index>(1, ceil_div(a.columns, kDepth))),
+        row_panels_(ceil_div(c.rows, TileRows)),
+        column_panels_(ceil_div(c.columns, kWidth)),
+        depth_blocks_(ceil_div(a.columns, kDepth)),
+        column_blocks_(ceil_div(column_panels_ * kWidth *
+                                    ceil_div(a.columns, std::max<Index>(1, depth_blocks_)) *
+                                    static_cast<Index>(sizeof(T)),
+                                kBlockBytes)),
         a_rows_lie_(a.column_stride == 1 || a.columns == 1),
         b_rows_lie_(b.column_stride == 1 || b.columns == 1),
         // With one row panel each element of b is used once: packing would only copy it.
-        packs_b(!(b_rows_lie_ && row_panels == 1)) {}
+        packs_b_(!(b_rows_lie_ && row_panels_ == 1)) {}
 
- private:
-  const Matrix<const T> a_, b_;
-  const Matrix<T> c_;
-  const ProductOptions<T>& options_;
-
- public:
-  const Index row_panels, column_panels, depth_blocks;
-
- private:
-  const bool a_rows_lie_, b_rows_lie_;
-
- public:
-  const bool packs_b;
-
-  /// Elements of b's packed form.
-  Index packed_size() const { return packs_b ? column_panels * kTileColumns<T> * a_.columns : 0; }
-
-  /// Packs column panel `panel` of all depth blocks.
-  void pack_b(Index panel, T* packed) const {
-    constexpr Index kWidth = kTileColumns<T>;
-    const Index column = panel * kWidth;
-    const Index columns = std::min(kWidth, c_.columns - column);
-    for (Index block = 0; block < depth_blocks; ++block) {
-      const Part depth(a_.columns, depth_blocks, block);
-      T* const to = packed_panel(packed, depth, panel);
-      const T* const from = b_.data + depth.begin * b_.row_stride + column * b_.column_stride;
-      if (b_rows_lie_) {
-        pack_rows(from, b_.row_stride, columns, depth.size, kWidth, to);
-      } else {
-        pack_transposed(from, b_.column_stride, columns, depth.size, kWidth, to);
-      }
-    }
-  }
-
-  /// The tiles of these row and column panels. `packed` is all of b, packed.
-  void run(Part rows, Part columns, T* packed) const {
-    const bool packs_a = columns.size > 2 && (!a_rows_lie_ || is_far_apart());
-    const Scratch<T> packed_a(packs_a ? rows.size * kPackedPanel : 0);
-    for (Index block = 0; block < depth_blocks; ++block) {
-      const Part depth(a_.columns, depth_blocks, block);
-      if (packs_a) {
-        for (Index i = 0; i < rows.size; ++i)
-          pack_a(rows.begin + i, depth, packed_a.data() + i * kPackedPanel);
-      }
-      for (Index j = columns.begin; j < columns.begin + columns.size; ++j) {
-        for (Index i = 0; i < rows.size; ++i) {
-          const T* const own = packs_a ? packed_a.data() + i * kPackedPanel : nullptr;
-          tile(rows.begin + i, j, depth, block == 0, own, packed);
-        }
+  /// Runs the product. `for_each(n, cost, fn)` calls fn(i) for i < n, on whichever threads; the
+  /// rows are shared out in about `jobs` jobs.
+  template <class ForEach>
+  void run(Index jobs, const ForEach& for_each) const {
+    const Index groups = std::min(row_panels_, jobs);
+    const Index longest = ceil_div(column_panels_, column_blocks_);
+    const Scratch<T> packed(packs_b_ ? longest * kWidth * std::min(a_.columns, kDepth) : 0);
+    for (Index i = 0; i < column_blocks_; ++i) {
+      const Part panels = part(column_panels_, column_blocks_, i);
+      const Index across = std::clamp<Index>(jobs / groups, 1, panels.size);
+      for (Index k = 0; k < depth_blocks_; ++k) {
+        const Block block{panels, part(a_.columns, depth_blocks_, k), k == 0,
+                          k + 1 == depth_blocks_};
+        if (packs_b_)
+          for_each(panels.size, 2 * kWidth * block.depth.size,
+                   [&](Index j) { pack_b(block, j, packed.data()); });
+        const Index work = c_.rows * panels.size * kWidth * block.depth.size;
+        for_each(groups * across, work / (groups * across), [&](Index job) {
+          const Part rows = part(row_panels_, groups, job / across);
+          multiply(block, rows, part(panels.size, across, job % across), packed.data());
+        });
       }
     }
   }
@@ -144,96 +141,144 @@ class Product {
         const T base = options_.base ? options_.base[i * options_.base_stride + j] : T{0};
         c_.data[i * c_.row_stride + j] = options_.bias ? base + options_.bias[j] : base;
       }
+    if (options_.after) (*options_.after)(0, c_.rows, 0, c_.columns);
   }
 
  private:
-  // A packed row panel: rows that lie, kRowStride apart, or columns of kTileRows.
+  static constexpr Index kWidth = TileVectors * kVector<T>;
+  // A packed row panel: rows that lie, kRowStride apart, or columns of TileRows.
   static constexpr Index kRowStride = kDepth + kVector<T>;
-  static constexpr Index kCover = (kTileRows + kVector<T> - 1) / kVector<T> * kVector<T>;
-  static constexpr Index kPackedPanel = kTileRows * kRowStride + kCover;
+  static constexpr Index kCover = (TileRows + kVector<T> - 1) / kVector<T> * kVector<T>;
+  static constexpr Index kPackedPanel = TileRows * kRowStride + kCover;
 
-  /// Rows a multiple of a page apart fall into the same few sets of the L1 cache.
-  bool is_far_apart() const {
-    return a_.row_stride * static_cast<Index>(sizeof(T)) % 2048 == 0 && a_.columns > 64;
-  }
-
-  T* packed_panel(T* packed, const Part& depth, Index panel) const {
-    constexpr Index kWidth = kTileColumns<T>;
-    return packed + column_panels * kWidth * depth.begin + panel * kWidth * depth.size;
-  }
-
-  void pack_a(Index panel, const Part& depth, T* to) const {
-    const Part rows(c_.rows, row_panels, panel);
-    const T* const from = a_.data + rows.begin * a_.row_stride + depth.begin * a_.column_stride;
-    if (a_rows_lie_) {
-      for (Index i = 0; i < rows.size; ++i)
-        std::copy_n(from + i * a_.row_stride, depth.size, to + i * kRowStride);
-    } else if (rows.begin + kCover <= c_.rows) {
-      // Whole vectors; what they write beyond the panel's rows is overwritten by the next column.
-      for (Index k = 0; k < depth.size; ++k) {
-#pragma GCC unroll 4
-        for (Index r = 0; r < kCover; r += kVector<T>)
-          store(to + k * kTileRows + r, load(from + k * a_.column_stride + r));
-      }
+  void pack_b(const Block& block, Index panel, T* packed) const {
+    const Index column = (block.panels.begin + panel) * kWidth;
+    const Index columns = std::min(kWidth, c_.columns - column);
+    const T* const from = b_.data + block.depth.begin * b_.row_stride + column * b_.column_stride;
+    T* const to = packed + panel * kWidth * block.depth.size;
+    if (b_rows_lie_) {
+      pack_rows(from, b_.row_stride, columns, block.depth.size, kWidth, to);
     } else {
-      for (Index k = 0; k < depth.size; ++k)
-        std::copy_n(from + k * a_.column_stride, rows.size, to + k * kTileRows);
+      pack_transposed(from, b_.column_stride, columns, block.depth.size, kWidth, to);
     }
   }
 
-  void tile(Index row_panel, Index column_panel, const Part& depth, bool first, const T* packed_a,
-            T* packed_b) const {
-    constexpr Index kWidth = kTileColumns<T>;
-    const Part rows(c_.rows, row_panels, row_panel);
-    const Index column = column_panel * kWidth;
+  /// Rows that lie are read where they are, unless they are a multiple of a page apart: then they
+  /// fall into the same sets of the L1 cache, which a wide product pays for again and again.
+  bool is_far_apart() const {
+    return a_.row_stride * static_cast<Index>(sizeof(T)) % 4096 == 0 && a_.columns > 64 &&
+           c_.columns >= 1024;
+  }
+
+  /// Packs row panels, kPackedPanel apart.
+  void pack_a(const Part& panels, const Part& depth, T* to) const {
+    const auto rows_of = [&](Index i) { return part(c_.rows, row_panels_, panels.begin + i); };
+    const T* from = a_.data + depth.begin * a_.column_stride;
+    if (a_rows_lie_) {
+      for (Index i = 0; i < panels.size; ++i) {
+        const Part rows = rows_of(i);
+        for (Index r = 0; r < rows.size; ++r)
+          std::copy_n(from + (rows.begin + r) * a_.row_stride, depth.size,
+                      to + i * kPackedPanel + r * kRowStride);
+      }
+      return;
+    }
+    const Index first = rows_of(0).begin;
+    const Index count = rows_of(panels.size - 1).begin + rows_of(panels.size - 1).size - first;
+    for (Index k = 0; k < depth.size; ++k, from += a_.column_stride, to += TileRows) {
+      prefetch_row(from + kPrefetchRows * a_.column_stride + first, count);
+      for (Index i = 0; i < panels.size; ++i) {
+        const Part rows = rows_of(i);
+        T* const column = to + i * kPackedPanel;
+        if (rows.begin + kCover <= c_.rows) {
+          // Whole vectors; what they write beyond the panel is overwritten by the next column.
+#pragma GCC unroll 4
+          for (Index r = 0; r < kCover; r += kVector<T>)
+            store(column + r, load(from + rows.begin + r));
+        } else {
+          std::copy_n(from + rows.begin, rows.size, column);
+        }
+      }
+    }
+  }
+
+  /// The tiles where these row panels meet these of the block's column panels, group after group.
+  void multiply(const Block& block, const Part& rows, const Part& columns, const T* packed) const {
+    const Index groups = ceil_div(rows.size, kGroupPanels);
+    const bool packs_a = columns.size > 2 && (!a_rows_lie_ || is_far_apart());
+    const Scratch<T> packed_a(packs_a ? ceil_div(rows.size, groups) * kPackedPanel : 0);
+    for (Index g = 0; g < groups; ++g) {
+      const Part within = part(rows.size, groups, g);
+      const Part group{rows.begin + within.begin, within.size};
+      if (packs_a) pack_a(group, block.depth, packed_a.data());
+      for (Index j = columns.begin; j < columns.begin + columns.size; ++j)
+        for (Index i = 0; i < group.size; ++i)
+          tile(block, group.begin + i, j, packs_a ? packed_a.data() + i * kPackedPanel : nullptr,
+               packed);
+      if (!options_.after || !block.last) continue;
+      const Index row = row_of(group.begin);
+      const Index column = (block.panels.begin + columns.begin) * kWidth;
+      const Index end = std::min(c_.columns, column + columns.size * kWidth);
+      (*options_.after)(row, row_of(group.begin + group.size) - row, column, end - column);
+    }
+  }
+
+  /// First row of a row panel.
+  Index row_of(Index panel) const { return panel * c_.rows / row_panels_; }
+
+  void tile(const Block& block, Index row_panel, Index column_panel, const T* packed_a,
+            const T* packed_b) const {
+    const Part rows = part(c_.rows, row_panels_, row_panel);
+    const Part& depth = block.depth;
+    const Index column = (block.panels.begin + column_panel) * kWidth;
     const Index columns = std::min(kWidth, c_.columns - column);
 
     const T* a = a_.data + rows.begin * a_.row_stride + depth.begin * a_.column_stride;
     Index a_stride = a_rows_lie_ ? a_.row_stride : a_.column_stride;
     if (packed_a) {
       a = packed_a;
-      a_stride = a_rows_lie_ ? kRowStride : kTileRows;
+      a_stride = a_rows_lie_ ? kRowStride : TileRows;
     }
-    alignas(kVectorBytes) T edge[kTileRows * kTileColumns<T>];
     const T* b = b_.data + depth.begin * b_.row_stride + column;
     Index b_stride = b_.row_stride;
-    if (packs_b) {
-      b = packed_panel(packed_b, depth, column_panel);
+    if (packs_b_) {
+      b = packed_b + column_panel * kWidth * depth.size;
       b_stride = kWidth;
     }
 
     T* const c = c_.data + rows.begin * c_.row_stride + column;
     TileTarget<T> target{c, c_.row_stride, options_.alpha, c, c_.row_stride, nullptr};
-    if (first) {
+    if (block.first) {
       target.base =
           options_.base ? options_.base + rows.begin * options_.base_stride + column : nullptr;
       target.base_stride = options_.base_stride;
       target.bias = options_.bias ? options_.bias + column : nullptr;
     }
-    const auto multiply = [&](const TileTarget<T>& to) {
+    const auto multiply_into = [&](const TileTarget<T>& to) {
       const auto run = [&](const auto& functions) {
         functions[static_cast<std::size_t>(rows.size - 1)](depth.size, a, a_stride, b, b_stride,
                                                            to);
       };
       const bool narrow = columns <= kVector<T>;
       if (a_rows_lie_) {
-        narrow ? run(kTileFunctions<T, kTileRows, 1, TileLayout::row_major>)
-               : run(kTileFunctions<T, kTileRows, kTileVectors, TileLayout::row_major>);
+        narrow ? run(kTileFunctions<T, TileRows, 1, TileLayout::row_major>)
+               : run(kTileFunctions<T, TileRows, TileVectors, TileLayout::row_major>);
       } else {
-        narrow ? run(kTileFunctions<T, kTileRows, 1, TileLayout::column_major>)
-               : run(kTileFunctions<T, kTileRows, kTileVectors, TileLayout::column_major>);
+        narrow ? run(kTileFunctions<T, TileRows, 1, TileLayout::column_major>)
+               : run(kTileFunctions<T, TileRows, TileVectors, TileLayout::column_major>);
       }
     };
-    if (columns == kWidth || columns == kVector<T>) return multiply(target);
+    if (columns == kWidth || columns == kVector<T>) return multiply_into(target);
 
     // A ragged edge is made beside c, with b's rows copied where they are not packed with zeros.
-    const Scratch<T> copied(packs_b ? 0 : depth.size * kWidth);
-    if (!packs_b) {
+    const Scratch<T> copied(packs_b_ ? 0 : depth.size * kWidth);
+    if (!packs_b_) {
       pack_rows(b, b_stride, columns, depth.size, kWidth, copied.data());
       b = copied.data();
       b_stride = kWidth;
     }
-    multiply({edge, kWidth, options_.alpha, nullptr, 0, nullptr});
+    alignas(kVectorBytes) T edge[static_cast<std::size_t>(TileRows * kWidth)];
+    multiply_into({edge, kWidth, options_.alpha, nullptr, 0, nullptr});
     for (Index i = 0; i < rows.size; ++i)
       for (Index j = 0; j < columns; ++j) {
         T value = edge[i * kWidth + j];
@@ -242,47 +287,61 @@ class Product {
         c[i * c_.row_stride + j] = value;
       }
   }
+
+  const Matrix<const T> a_, b_;
+  const Matrix<T> c_;
+  const ProductOptions<T>& options_;
+  const Index row_panels_, column_panels_, depth_blocks_, column_blocks_;
+  const bool a_rows_lie_, b_rows_lie_, packs_b_;
 };
+
+}  // namespace
+
+namespace {
+
+// With so few rows each element of b is used about once, and a product runs as fast as b is read:
+// wide tiles read its rows in longer stretches, and nothing is packed.
+constexpr Index kFewRows = 3;
+constexpr int kWideVectors = kVectorBytes == 64 ? 8 : 4;
+
+template <class T, class ForEach>
+void run(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const ProductOptions<T>& options,
+         Index jobs, const ForEach& for_each) {
+  constexpr Index kWidth = kWideVectors * kVector<T>;
+  const Index wide = c.columns / kWidth * kWidth;
+  if (c.rows > kFewRows || b.column_stride != 1 || options.after || wide == 0)
+    return Product<T>(a, b, c, options).run(jobs, for_each);
+  Product<T, kFewRows, kWideVectors>(a, b.column_block(0, wide), c.column_block(0, wide), options)
+      .run(jobs, for_each);
+  if (wide == c.columns) return;
+  const Index rest = c.columns - wide;
+  ProductOptions<T> shifted = options;
+  if (shifted.base) shifted.base += wide;
+  if (shifted.bias) shifted.bias += wide;
+  Product<T>(a, b.column_block(wide, rest), c.column_block(wide, rest), shifted).run(1, for_each);
+}
 
 }  // namespace
 
 template <class T>
 void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const ProductOptions<T>& options) {
   if (c.rows == 0 || c.columns == 0) return;
-  const Product<T> whole(a, b, c, options);
-  if (a.columns == 0) return whole.write_without_product();
-  const Scratch<T> packed(whole.packed_size());
-  if (whole.packs_b)
-    for (Index j = 0; j < whole.column_panels; ++j) whole.pack_b(j, packed.data());
-  const Index groups = ceil_div(whole.row_panels, kGroupPanels);
-  for (Index group = 0; group < groups; ++group)
-    whole.run(Part(whole.row_panels, groups, group), Part(whole.column_panels, 1, 0),
-              packed.data());
+  if (a.columns == 0) return Product<T>(a, b, c, options).write_without_product();
+  run<T>(a, b, c, options, 1, [](Index n, Index, const auto& fn) {
+    for (Index i = 0; i < n; ++i) fn(i);
+  });
 }
 
 template <class T>
 void parallel_product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c,
                       const ProductOptions<T>& options) {
   constexpr Index kWorthThreads = Index{1} << 18;  // multiply-adds
-  const Index work = c.rows * c.columns * a.columns;
-  if (threads() == 1 || work < kWorthThreads) return product(a, b, c, options);
-
-  const Product<T> whole(a, b, c, options);
-  const Scratch<T> packed(whole.packed_size());
-  if (whole.packs_b) {
-    for_chunks(whole.column_panels, 2 * a.columns * kTileColumns<T>, [&](Index begin, Index end) {
-      for (Index j = begin; j < end; ++j) whole.pack_b(j, packed.data());
+  if (threads() == 1 || c.rows * c.columns * a.columns < kWorthThreads)
+    return product(a, b, c, options);
+  run<T>(a, b, c, options, threads(), [](Index n, Index cost, const auto& fn) {
+    for_chunks(n, cost, [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) fn(i);
     });
-  }
-  // Jobs of about equal size, a multiple of the threads; bits do not depend on them.
-  const Index team = threads();
-  const Index needed = ceil_div(whole.row_panels, kGroupPanels);
-  const Index groups = std::min(whole.row_panels, ceil_div(needed, team) * team);
-  const Index across = groups >= team ? 1 : std::min(whole.column_panels, ceil_div(team, groups));
-  for_chunks(groups * across, work / (groups * across), [&](Index begin, Index end) {
-    for (Index job = begin; job < end; ++job)
-      whole.run(Part(whole.row_panels, groups, job / across),
-                Part(whole.column_panels, across, job % across), packed.data());
   });
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "tensor/cpu/target.h"
 
@@ -23,6 +24,11 @@ struct Matrix {
   operator Matrix<const T>() const { return {data, rows, columns, row_stride, column_stride}; }
 };
 
+/// Called with a block of rows and columns of c once it is final, on the thread that made it, while
+/// it is still in that core's cache.
+using AfterBlock = std::function<void(std::int64_t row, std::int64_t rows, std::int64_t column,
+                                      std::int64_t columns)>;
+
 /// What becomes of a product a b: c = alpha * a b + base + bias.
 template <class T>
 struct ProductOptions {
@@ -30,7 +36,8 @@ struct ProductOptions {
   /// Shape of c, rows next to each other; may be c itself (accumulate). Null: nothing is added.
   const T* base = nullptr;
   std::int64_t base_stride = 0;
-  const T* bias = nullptr;  ///< one per column; null: nothing
+  const T* bias = nullptr;            ///< one per column; null: nothing
+  const AfterBlock* after = nullptr;  ///< null: nothing
 };
 
 /// c = alpha * a b + base + bias on this thread; a [M, K], b [K, N], c [M, N] with columns of c
@@ -47,7 +54,7 @@ void parallel_product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c,
 /// product with c itself as base.
 template <class T>
 void accumulate_product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, T alpha) {
-  product<T>(a, b, c, {alpha, c.data, c.row_stride, nullptr});
+  product<T>(a, b, c, {alpha, c.data, c.row_stride, nullptr, nullptr});
 }
 
 }  // namespace mf::cpu_kernels::MEMFORMER_ISA

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -8,6 +9,7 @@
 
 #include "tensor/backend.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/cpu/simd.h"
 #include "tensor/cpu/target.h"
 
 /// Loops over contiguous rows, and reductions of a row in one fixed order.
@@ -27,9 +29,13 @@ inline Rows rows_of(const Shape& shape) {
 }
 
 /// parallel_chunks without copying `fn`, which may capture more than a std::function stores in
-/// place.
+/// place, and without a std::function where there is one chunk.
 template <class F>
 void for_chunks(std::int64_t n, std::int64_t cost_per_item, const F& fn) {
+  std::int64_t work = 0;
+  if (n > 0 && !__builtin_mul_overflow(n, std::max<std::int64_t>(1, cost_per_item), &work) &&
+      work <= detail::kParallelWork)
+    return fn(std::int64_t{0}, n);
   detail::parallel_chunks(n, cost_per_item, std::cref(fn));
 }
 
@@ -41,57 +47,116 @@ void for_rows(Rows rows, std::int64_t cost_per_element, const F& fn) {
   });
 }
 
-// Rows are reduced into this many running values, which are then folded in a fixed tree.
-inline constexpr std::int64_t kLanes = 16;
+// A reduction is written once, as a function of `at`, which reads a vector or one element:
+//   sum_of<T>(n, [=](auto at) { return at(x) * at(y); })
 
-/// sum of term(i) over begin..end-1. Long ranges are halved (pairwise summation), so that the error
-/// grows with the logarithm of the length.
+/// Reads elements i, i + 1, .. of an array.
+struct VectorAt {
+  std::int64_t i;
+  template <class T>
+  [[gnu::always_inline]] inline Vector<T> operator()(const T* x) const {
+    return load(x + i);
+  }
+};
+/// Reads element i.
+struct ElementAt {
+  std::int64_t i;
+  template <class T>
+  [[gnu::always_inline]] inline T operator()(const T* x) const {
+    return x[i];
+  }
+};
+
+/// The elements of a vector added up in a fixed tree.
+template <class T>
+[[gnu::always_inline]] inline T fold(Vector<T> v) {
+  std::array<T, static_cast<std::size_t>(kVector<T>)> lanes;
+  store(lanes.data(), v);
+#pragma GCC unroll 8
+  for (std::size_t half = lanes.size() / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (std::size_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+  }
+  return lanes[0];
+}
+
+/// sum of term(at i) over begin..end-1: two vectors of running sums, folded at the end. Long ranges
+/// are halved (pairwise summation), so that the error grows with the logarithm of the length.
+template <class T, class Term>
+T sum_between(std::int64_t begin, std::int64_t end, const Term& term) {
+  constexpr std::int64_t kDirect = 1024;
+  constexpr std::int64_t kStep = kVector<T>;
+  if (end - begin > kDirect) {
+    const std::int64_t middle = begin + (end - begin) / (2 * kStep) * kStep;
+    return sum_between<T>(begin, middle, term) + sum_between<T>(middle, end, term);
+  }
+  Vector<T> even{};
+  Vector<T> odd{};
+  std::int64_t i = begin;
+  for (; i + 2 * kStep <= end; i += 2 * kStep) {
+    even += term(VectorAt{i});
+    odd += term(VectorAt{i + kStep});
+  }
+  if (i + kStep <= end) {
+    even += term(VectorAt{i});
+    i += kStep;
+  }
+  T sum = fold<T>(even + odd);
+  for (; i < end; ++i) sum += term(ElementAt{i});
+  return sum;
+}
+template <class T, class Term>
+T sum_of(std::int64_t n, const Term& term) {
+  return sum_between<T>(0, n, term);
+}
+
+/// The same for a term that is a function of the index, where vectors are left to the compiler.
 template <class T, class Term>
 T sum_of(std::int64_t begin, std::int64_t end, const Term& term) {
-  constexpr std::int64_t kDirect = 64 * kLanes;
+  constexpr std::int64_t kDirect = 1024;
+  constexpr std::int64_t kStep = kVector<T>;
   if (end - begin > kDirect) {
-    const std::int64_t middle = begin + (end - begin) / (2 * kLanes) * kLanes;
+    const std::int64_t middle = begin + (end - begin) / (2 * kStep) * kStep;
     return sum_of<T>(begin, middle, term) + sum_of<T>(middle, end, term);
   }
-  std::array<T, kLanes> lanes{};
+  std::array<T, static_cast<std::size_t>(kStep)> lanes{};
   T* const lane = lanes.data();
   std::int64_t i = begin;
-  for (; i + kLanes <= end; i += kLanes) {
+  for (; i + kStep <= end; i += kStep) {
 #pragma omp simd
-    for (std::int64_t l = 0; l < kLanes; ++l) lane[l] += term(i + l);
+    for (std::int64_t l = 0; l < kStep; ++l) lane[l] += term(i + l);
   }
   for (std::int64_t l = 0; i < end; ++i, ++l) lane[l] += term(i);
-  for (std::int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (std::int64_t l = 0; l < half; ++l) lane[l] += lane[l + half];
-  }
-  return lane[0];
+  return fold<T>(load(lane));
 }
 
 template <class T>
 T sum_of(const T* x, std::int64_t n) {
-  return sum_of<T>(0, n, [x](std::int64_t i) { return x[i]; });
+  return sum_of<T>(n, [x](auto at) { return at(x); });
 }
 
 template <class T>
 T dot(const T* x, const T* y, std::int64_t n) {
-  return sum_of<T>(0, n, [x, y](std::int64_t i) { return x[i] * y[i]; });
+  return sum_of<T>(n, [x, y](auto at) { return at(x) * at(y); });
 }
 
 /// Largest of x_0..x_n-1, ignoring NaN; -inf for none.
 template <class T>
 T max_of(const T* x, std::int64_t n) {
-  std::array<T, kLanes> lanes;
+  constexpr std::int64_t kStep = kVector<T>;
+  std::array<T, static_cast<std::size_t>(kStep)> lanes;
   lanes.fill(-std::numeric_limits<T>::infinity());
   T* const lane = lanes.data();
   std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
+  for (; i + kStep <= n; i += kStep) {
 #pragma omp simd
-    for (std::int64_t l = 0; l < kLanes; ++l) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+    for (std::int64_t l = 0; l < kStep; ++l) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
   }
   for (; i < n; ++i) lane[0] = x[i] > lane[0] ? x[i] : lane[0];
-  T largest = lane[0];
-  for (std::int64_t l = 1; l < kLanes; ++l) largest = lane[l] > largest ? lane[l] : largest;
-  return largest;
+  for (std::int64_t half = kStep / 2; half > 0; half /= 2)
+    for (std::int64_t l = 0; l < half; ++l)
+      lane[l] = lane[l + half] > lane[l] ? lane[l + half] : lane[l];
+  return lane[0];
 }
 
 /// What to subtract before exp so that it cannot overflow: the largest element, or 0 where that is

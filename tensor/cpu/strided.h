@@ -29,6 +29,7 @@ class IndexSpace {
   }
 
   std::int64_t elements() const { return elements_; }
+  bool is_one_run() const { return rank_ == 1; }
   std::int64_t run_length() const { return extents_[rank_ - 1]; }
   const Offsets& run_strides() const { return strides_[rank_ - 1]; }
 
@@ -77,9 +78,9 @@ class IndexSpace {
   }
 
   std::int64_t elements_;
-  std::size_t rank_ = 0;
-  std::array<std::int64_t, Shape::kMaxRank> extents_{};
-  std::array<Offsets, Shape::kMaxRank> strides_{};
+  std::size_t rank_ = 0;  // of the arrays as much is set
+  std::array<std::int64_t, Shape::kMaxRank> extents_;
+  std::array<Offsets, Shape::kMaxRank> strides_;
 };
 
 /// Calls fn(offsets, n) for stretches of at most kStretch elements along the last axis, in parallel
@@ -89,6 +90,8 @@ void for_stretches(const IndexSpace<K>& space, std::int64_t cost_per_element, co
   constexpr std::int64_t kStretch = 16 * 1024;
   if (space.elements() == 0) return;
   const std::int64_t length = space.run_length();
+  if (space.is_one_run() && length <= kStretch)
+    return fn(typename IndexSpace<K>::Offsets{}, length);
   const std::int64_t per_run = (length + kStretch - 1) / kStretch;
   const std::int64_t stretches = space.elements() / length * per_run;
   for_chunks(stretches, std::min(length, kStretch) * cost_per_element,

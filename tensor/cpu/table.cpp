@@ -1,5 +1,6 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/tables.h"
+#include "tensor/cpu/tile.h"
 
 namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {
@@ -22,6 +23,8 @@ Backend make_table() {
   b.sum_of_squares.function = sum_of_squares;
   b.count_nonfinite.function = count_nonfinite;
   b.matmul.function = matmul;
+  b.matmul_map.function = matmul_map;
+  b.matmul_map_backward.function = matmul_map_backward;
   b.softmax.function = softmax;
   b.softmax_backward.function = softmax_backward;
   b.log_softmax.function = log_softmax;
@@ -49,6 +52,10 @@ Backend make_table() {
 const Backend& table() {
   static const Backend backend = make_table();
   return backend;
+}
+
+IsaTraits traits() {
+  return {static_cast<int>(kVectorBytes), kTileRows, kTileColumns<float>, kTileColumns<double>};
 }
 
 }  // namespace mf::cpu_kernels::MEMFORMER_ISA

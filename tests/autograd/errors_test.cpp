@@ -195,6 +195,28 @@ std::vector<Misuse> product_misuses() {
        {"bias must have shape [4]", "f64[3]"}},
       {"linear",
        [](Tape& t) {
+         linear(wide(t, {2, 3}), wide(t, {3, 4}), wide(t, {4}), wide(t, {2, 3}));
+       },
+       {"residual must have shape [2, 4]", "f64[2, 3]"}},
+      {"projections",
+       [](Tape& t) {
+         const std::vector<Var> weights{wide(t, {3, 4}), wide(t, {3, 4})};
+         projections(wide(t, {2, 3}), weights, std::vector<Var>{wide(t, {4})});
+       },
+       {"2 weights have 1 biases"}},
+      {"projections",
+       [](Tape& t) {
+         projections(wide(t, {2, 3}), std::vector<Var>{wide(t, {4, 3})});
+       },
+       {"weight must be [3, out]", "f64[4, 3]"}},
+      {"feed_forward",
+       [](Tape& t) {
+         feed_forward(wide(t, {2, 3}), wide(t, {3, 5}), wide(t, {5}), wide(t, {4, 3}), wide(t, {3}),
+                      Unary::gelu);
+       },
+       {"weight must be [5, out]", "f64[4, 3]"}},
+      {"linear",
+       [](Tape& t) {
          linear(wide(t, {}), wide(t, {1, 4}));
        },
        {"rank 0"}},
@@ -244,6 +266,36 @@ std::vector<Misuse> product_misuses() {
          attention(x, x, x, {.options = {.dropout = 1.5}});
        },
        {"dropout 1.5 is not in [0, 1)"}},
+      {"attention",
+       [heads](Tape& t) {
+         const Var x = heads(t, 3, 4);
+         attention(x, x, x, {.own_key = x});
+       },
+       {"own key f64[1, 2, 3, 4] and own value undefined go together", "both or neither"}},
+      {"attention",
+       [heads](Tape& t) {
+         const Var x = heads(t, 3, 4);
+         attention(x, x, x, {.own_value = x});
+       },
+       {"own key undefined and own value f64[1, 2, 3, 4] go together"}},
+      {"attention",
+       [heads](Tape& t) {
+         const Var x = heads(t, 3, 4);
+         attention(x, x, x, {.own_key = heads(t, 5, 4), .own_value = x});
+       },
+       {"own key must have shape [1, 2, 3, 4]", "f64[1, 2, 5, 4]"}},
+      {"attention",
+       [heads](Tape& t) {
+         const Var x = heads(t, 3, 4);
+         attention(x, x, heads(t, 3, 6), {.own_key = x, .own_value = x});
+       },
+       {"own value must have shape [1, 2, 3, 6]", "f64[1, 2, 3, 4]"}},
+      {"attention",
+       [heads](Tape& t) {
+         const Var x = heads(t, 3, 4);
+         attention(x, x, x, {.own_key = narrow(t, {1, 2, 3, 4}), .own_value = x});
+       },
+       {"dtypes are mixed", "f32[1, 2, 3, 4]"}},
   };
 }
 

@@ -53,7 +53,7 @@ std::set<std::string> names_in(const std::string& text, std::vector<std::string_
 }
 
 std::set<std::string> functions_of(const std::string& header) {
-  return names_in(header, {"inline Var ", "inline AttentionOutput "});
+  return names_in(header, {"inline Var ", "inline std::vector<Var> ", "inline AttentionOutput "});
 }
 
 }  // namespace

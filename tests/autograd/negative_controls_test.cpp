@@ -191,6 +191,24 @@ std::vector<Control> controls() {
        [](Values x, const Tensor&, const Tensor& gy, Grads& g) {
          attention_gradients(x, gy, Tensor{}, {}, g);
        }},
+      {"attention: the query gets nothing from its own key",
+       {{1, 2, 3, 4}, {1, 2, 3, 4}, {1, 2, 3, 4}, {1, 2, 3, 4}, {1, 2, 3, 4}},
+       [](auto x) { return attention(x[0], x[1], x[2], {.own_key = x[3], .own_value = x[4]}).out; },
+       [](Values x, const Tensor&, const Tensor& gy, Grads& g) {
+         const OwnKeyValue own{x[3], x[4]};
+         const AttentionResult result = attention(x[0], x[1], x[2], {}, {}, {}, true, own);
+         const AttentionGrads grads = attention_backward(x[0], x[1], x[2], {}, {}, {}, result.out,
+                                                         result.log_sum, gy, {}, own);
+         // gown_key_i = scale ds_i q_i gives ds_i; what is lost is scale ds_i own_key_i.
+         const int last[] = {-1};
+         const Tensor per_query =
+             div(sum(mul(grads.own_key, x[0]), last, true), sum(mul(x[0], x[0]), last, true));
+         g.add(0, sub(grads.q, mul(per_query, x[3])));
+         g.add(1, grads.k);
+         g.add(2, grads.v);
+         g.add(3, grads.own_key);
+         g.add(4, grads.own_value);
+       }},
       {"exp: the gradient is NaN in one place",
        {{2, 3}},
        [](auto x) { return exp(x[0]); },
@@ -212,7 +230,8 @@ std::vector<Tensor> inputs_of(const Control& control) {
 }  // namespace
 
 TEST_SUITE("autograd") {
-  TEST_CASE("grad_check: catches all twenty planted faults and accepts the right op beside each") {
+  TEST_CASE(
+      "grad_check: catches all twenty-one planted faults and accepts the right op beside each") {
     int caught = 0;
     for (const Control& control : controls()) {
       const std::vector<Tensor> inputs = inputs_of(control);
@@ -228,7 +247,7 @@ TEST_SUITE("autograd") {
       CHECK_MESSAGE(!wrong.ok, "not caught: " << control.fault);
       caught += wrong.ok ? 0 : 1;
     }
-    CHECK(caught == 20);
+    CHECK(caught == 21);
   }
 
   TEST_CASE("grad_check: kinks of relu and max fail, and are counted where they are skipped") {

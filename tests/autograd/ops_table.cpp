@@ -70,6 +70,41 @@ OpRow with_shapes(OpRow row, std::vector<std::vector<Shape>> shapes) {
   return row;
 }
 
+/// x if a weight is wanted, both weights if x is.
+std::int64_t projection_bytes(const SavedQuery& q) {
+  const bool weight = q.wants[1] || q.wants[2];
+  return (weight ? q.inputs[0].bytes() : 0) +
+         (q.wants[0] ? q.inputs[1].bytes() + q.inputs[2].bytes() : 0);
+}
+
+OpRow feed_forward_row(std::string variant, Unary function, bool residual) {
+  std::vector<std::vector<Shape>> shapes{{{4, 3}, {3, 5}, {5}, {5, 2}, {2}},
+                                         {{2, 2, 3}, {3, 2}, {2}, {2, 3}, {3}},
+                                         {{3}, {3, 2}, {2}, {2, 3}, {3}},
+                                         {{1, 1}, {1, 1}, {1}, {1, 1}, {1}},
+                                         {{0, 3}, {3, 2}, {2}, {2, 3}, {3}}};
+  if (residual)
+    for (std::vector<Shape>& set : shapes) set.push_back(set[0].with(set[0].rank() - 1, set[4][0]));
+  return {
+      .name = "feed_forward",
+      .variant = std::move(variant),
+      .header = "feed_forward.h",
+      .shapes = std::move(shapes),
+      .build =
+          [function, residual](Inputs x) {
+            return feed_forward(x[0], x[1], x[2], x[3], x[4], function, residual ? x[5] : Var{});
+          },
+      .saved_bytes =
+          [](const SavedQuery& q) {
+            const Tensor& x = q.inputs[0];
+            const Tensor& up = q.inputs[1];
+            const bool inner = q.wants[0] || q.wants[1] || q.wants[2];
+            const std::int64_t hidden = x.elements() / x.size(-1) * up.size(1) * size_of(x.dtype());
+            return (q.wants[1] ? x.bytes() : 0) + (inner || q.wants[3] ? hidden : 0) +
+                   (q.wants[0] ? up.bytes() : 0) + (inner ? q.inputs[3].bytes() : 0);
+          }};
+}
+
 /// query, key, value and, if `bias`, a bias.
 OpRow attention_row(std::string variant, AttentionOptions options, bool bias = false) {
   std::vector<std::vector<Shape>> shapes{{{2, 2, 3, 4}, {2, 2, 5, 4}, {2, 2, 5, 3}},
@@ -92,6 +127,38 @@ OpRow attention_row(std::string variant, AttentionOptions options, bool bias = f
                 return attention(x[0], x[1], x[2], inputs).out;
               },
           .saved_bytes = attention_bytes};
+}
+
+/// query, key, value, own key and own value.
+OpRow own_key_row(std::string variant, AttentionOptions options, bool masked = false) {
+  const auto mask_of = [masked](const Tensor& query, const Tensor& key) {
+    return masked ? some_bits({query.size(0), 1, 1, key.size(2)}) : Tensor{};
+  };
+  std::vector<std::vector<Shape>> shapes{
+      {{2, 2, 3, 4}, {2, 2, 5, 4}, {2, 2, 5, 3}, {2, 2, 3, 4}, {2, 2, 3, 3}},
+      {{1, 2, 3, 2}, {1, 2, 3, 2}, {1, 2, 3, 2}, {1, 2, 3, 2}, {1, 2, 3, 2}},
+      {{1, 1, 1, 1}, {1, 1, 1, 1}, {1, 1, 1, 1}, {1, 1, 1, 1}, {1, 1, 1, 1}},
+      {{1, 2, 0, 3}, {1, 2, 2, 3}, {1, 2, 2, 3}, {1, 2, 0, 3}, {1, 2, 0, 3}}};
+  // An own key alone: the query's gradient is 0, with dropout only to rounding, where f32 and f64
+  // cannot be compared.
+  if (options.dropout == 0.0)
+    shapes.push_back({{1, 2, 2, 3}, {1, 2, 0, 3}, {1, 2, 0, 2}, {1, 2, 2, 3}, {1, 2, 2, 2}});
+  return {.name = "attention",
+          .variant = std::move(variant),
+          .header = "attention.h",
+          .shapes = std::move(shapes),
+          .build =
+              [options, mask_of](Inputs x) {
+                AttentionInputs inputs{.mask = mask_of(x[0].value, x[1].value), .options = options};
+                inputs.own_key = x[3];
+                inputs.own_value = x[4];
+                return attention(x[0], x[1], x[2], inputs).out;
+              },
+          .saved_bytes =
+              [mask_of](const SavedQuery& q) {
+                const Tensor mask = mask_of(q.inputs[0], q.inputs[1]);
+                return attention_bytes(q) + (mask.defined() ? mask.bytes() : 0);
+              }};
 }
 
 OpRow cross_entropy_row(std::string variant, CrossEntropyOptions::Reduction reduction,
@@ -212,6 +279,43 @@ std::vector<OpRow> product_rows() {
                   {{3, 2}, {2, 0}, {0}}},
        .build = [](Inputs x) { return linear(x[0], x[1], x[2]); },
        .saved_bytes = other_sides},
+      {.name = "linear",
+       .variant = "bias and residual",
+       .header = "linear.h",
+       .shapes = {{{5, 3}, {3, 4}, {4}, {5, 4}},
+                  {{2, 2, 3}, {3, 2}, {2}, {2, 2, 2}},
+                  {{1, 1}, {1, 1}, {1}, {1, 1}},
+                  {{3, 0}, {0, 2}, {2}, {3, 2}},
+                  {{0, 3}, {3, 2}, {2}, {0, 2}}},
+       .build = [](Inputs x) { return linear(x[0], x[1], x[2], x[3]); },
+       .saved_bytes = other_sides},
+      {.name = "linear",
+       .variant = "residual",
+       .header = "linear.h",
+       .shapes = {{{5, 3}, {3, 4}, {5, 4}}, {{2, 2, 3}, {3, 2}, {2, 2, 2}}, {{3}, {3, 2}, {2}}},
+       .build = [](Inputs x) { return linear(x[0], x[1], {}, x[2]); },
+       .saved_bytes = other_sides},
+      {.name = "projections",
+       .header = "linear.h",
+       .shapes = {{{5, 3}, {3, 4}, {3, 2}, {4}, {2}},
+                  {{2, 2, 3}, {3, 3}, {3, 1}, {3}, {1}},
+                  {{1, 1}, {1, 1}, {1, 2}, {1}, {2}},
+                  {{0, 3}, {3, 2}, {3, 2}, {2}, {2}}},
+       .build =
+           [](Inputs x) {
+             const std::vector<Var> y = projections(x[0], x.subspan(1, 2), x.subspan(3, 2));
+             return concat(y, -1);
+           },
+       .saved_bytes = projection_bytes},
+      {.name = "projections",
+       .variant = "no biases, an unused result",
+       .header = "linear.h",
+       .shapes = {{{5, 3}, {3, 4}, {3, 2}}, {{2, 2, 3}, {3, 2}, {3, 1}}, {{3}, {3, 2}, {3, 1}}},
+       .build = [](Inputs x) { return projections(x[0], x.subspan(1, 2))[1]; },
+       .saved_bytes = projection_bytes},
+      feed_forward_row("gelu", Unary::gelu, false),
+      feed_forward_row("gelu, residual", Unary::gelu, true),
+      feed_forward_row("silu", Unary::silu, false),
   };
 }
 
@@ -437,6 +541,12 @@ std::vector<OpRow> attention_and_loss_rows() {
   OpRow no_keys = attention_row("no keys", {});
   no_keys.shapes = {{{1, 2, 2, 3}, {1, 2, 0, 3}, {1, 2, 0, 2}},
                     {{1, 1, 1, 1}, {1, 1, 0, 1}, {1, 1, 0, 1}}};
+  OpRow own_bias = own_key_row("own keys, bias", {});
+  own_bias.shapes = {
+      {{2, 2, 3, 4}, {2, 2, 5, 4}, {2, 2, 5, 3}, {2, 2, 3, 4}, {2, 2, 3, 3}, {2, 1, 5}}};
+  own_bias.build = [](Inputs x) {
+    return attention(x[0], x[1], x[2], {.bias = x[5], .own_key = x[3], .own_value = x[4]}).out;
+  };
   using Reduction = CrossEntropyOptions::Reduction;
   return {
       attention_row("plain", {}),
@@ -450,6 +560,12 @@ std::vector<OpRow> attention_and_loss_rows() {
       masked,
       mapped,
       no_keys,
+      own_key_row("own keys", {}),
+      own_key_row("own keys, mask", {}, true),
+      own_key_row("own keys, everything",
+                  {.causal = true, .scale = 0.9, .temperature = 1.4, .dropout = 0.3, .key = key},
+                  true),
+      own_bias,
       cross_entropy_row("sum", Reduction::sum, false, false),
       cross_entropy_row("mean", Reduction::mean, false, false),
       cross_entropy_row("mean, ignored rows", Reduction::mean, true, false),

@@ -155,6 +155,33 @@ JSON
 succeeds "$program" train --config task.json --out task
 succeeds "$program" eval --run task --windows 3
 prints "accuracy with memory"
+# --- Instruction sets ------------------------------------------------------------------------------
+
+succeeds "$program" inspect --cpu
+prints "^processor: "
+prints "^tile of the matrix product: "
+widest=$(sed -n 's/^instruction set: \([a-z0-9]*\) .*/\1/p' out)
+succeeds "$program" --isa portable inspect --cpu --json
+prints '"isa":"portable","available":\["portable"'
+prints '"vector_bytes":16'
+succeeds "$program" train --config task.json --set train.steps=3 --out sets --isa portable
+prints "threads, portable; run folder"
+prints "^peak memory: .* in tensors, .* of the process"
+succeeds "$program" inspect --run sets --json
+prints '"isa":"portable"'
+succeeds "$program" inspect --run sets
+prints "weights of step 3, made with portable"
+succeeds "$program" inspect --file sets/checkpoint.safetensors
+prints "^isa: portable"
+succeeds "$program" train --out sets --resume --set train.steps=4 --isa portable
+grep -q "bits may differ" out && fail "a warning though the instruction set is the same"
+if [ "$widest" != portable ]; then
+  succeeds "$program" train --out sets --resume --set train.steps=5
+  [ "$(grep -c "made with portable and this run goes on with $widest: bits may differ" out)" -eq 1 ] ||
+    fail "no word of the other instruction set: $(cat out)"
+fi
+refused "'sse9' is not one of" "$program" --isa sse9 inspect --cpu
+
 succeeds "$program" --help
 prints "Subcommands"
 succeeds "$program" --version

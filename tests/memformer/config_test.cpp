@@ -18,7 +18,7 @@ const Json& other_values() {
   static const Json values = Json::parse(R"({
     "architecture": "encoder_only", "vocabulary": 31, "width": 24, "heads": 3, "encoder_layers": 5,
     "decoder_layers": 7, "feed_forward": 40, "segment": 9, "slots": 11, "activation": "silu",
-    "dropout": 0.125, "attention_dropout": 0.25, "final_norm": false, "norm_epsilon": 0.001,
+    "dropout": 0.125, "attention_dropout": 0.25, "final_norm": false, "layer_replay": true, "norm_epsilon": 0.001,
     "positions": "relative_bias", "relative_buckets": 16, "relative_max_distance": 99,
     "embedding_scale": 3.5, "embedding_deviation": 0.02, "attention_bias": false,
     "tie_embeddings": false, "tie_output": false, "memory_read_norm": "own",

@@ -2,12 +2,14 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
 
 #include "memformer/data/bytes.h"
 #include "tensor/memory.h"
+#include "tests/support.h"
 
 using namespace mf;
 using doctest::Contains;
@@ -181,6 +183,75 @@ TEST_CASE("sample: impossible values are errors that name themselves") {
                        Contains("logit 0 is inf"), Error);
   CHECK_THROWS_WITH_AS(sample(std::vector{-kInfinity}, {}, RngKey{1}, 0), Contains("-infinity"),
                        Error);
+}
+
+/// What a Sampler did before it kept its arrays: everything sorted, then cut.
+std::int32_t sorted_sample(const std::vector<double>& logits, const SamplingOptions& options,
+                           RngKey key, std::uint64_t element) {
+  std::vector<std::size_t> tokens(logits.size());
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = i;
+  std::ranges::stable_sort(tokens, std::greater{}, [&](std::size_t t) { return logits[t]; });
+  if (options.temperature == 0.0) return static_cast<std::int32_t>(tokens[0]);
+  if (options.top_k > 0)
+    tokens.resize(std::min(tokens.size(), static_cast<std::size_t>(options.top_k)));
+  std::vector<double> weights;
+  double total = 0.0;
+  for (const std::size_t token : tokens) {
+    weights.push_back(std::exp((logits[token] - logits[tokens[0]]) / options.temperature));
+    total += weights.back();
+  }
+  if (options.top_p < 1.0) {
+    double reached = 0.0;
+    std::size_t kept = 0;
+    while (kept < weights.size() && reached < options.top_p * total) reached += weights[kept++];
+    weights.resize(kept);
+    total = reached;
+  }
+  double left = key.uniform(element) * total;
+  std::size_t chosen = 0;
+  while (chosen + 1 < weights.size() && left >= weights[chosen]) left -= weights[chosen++];
+  while (weights[chosen] == 0.0) --chosen;
+  return static_cast<std::int32_t>(tokens[chosen]);
+}
+
+TEST_CASE("sample: a sampler that is used again draws what sorting everything draws") {
+  for (const double temperature : {0.0, 0.3, 1.0})
+    for (const std::int64_t top_k : {0, 1, 7, 256, 300})
+      for (const double top_p : {1.0, 0.9, 0.2}) {
+        const SamplingOptions options{.temperature = temperature, .top_k = top_k, .top_p = top_p};
+        Sampler sampler(options);
+        for (std::uint64_t i = 0; i < 60; ++i) {
+          // Few different values, so that equals stand at every cut; both zeros; -infinity.
+          std::vector<double> logits(i % 3 == 0 ? 256 : 10 + i);
+          for (std::size_t j = 0; j < logits.size(); ++j) {
+            const auto drawn = static_cast<double>(RngKey{i}.below(9, j)) - 4.0;
+            logits[j] = i % 2 == 0 ? drawn / 2 : RngKey{i}.uniform(j) * 9.0;
+            if (j > 0 && drawn == 4.0) logits[j] = -kInfinity;
+            if (drawn == 3.0) logits[j] = -0.0;
+          }
+          REQUIRE(sampler(logits, RngKey{17}, i) == sorted_sample(logits, options, RngKey{17}, i));
+        }
+      }
+}
+
+TEST_CASE("generate: greedy bytes are those of full decoding, for every kind of positions") {
+  const SamplingOptions greedy{.temperature = 0.0, .top_k = 0, .top_p = 1.0};
+  for (const Positions positions :
+       {Positions::learned, Positions::sinusoidal, Positions::relative_bias,
+        Positions::simplified_relative, Positions::none}) {
+    ModelConfig config = byte_config();
+    config.positions = positions;
+    config.decoder_layers = 2;
+    config.dtype = DType::f64;  // nearly equal logits must not decide
+    const Memformer model(config, RngKey{17});
+    test::perturb(model.parameters(), RngKey{18}, 0.3);
+    const std::string prompt = text_of(11);
+    std::string text = prompt;
+    for (const char byte : continued(model, prompt, greedy, RngKey{1}, 40)) {
+      REQUIRE(byte_token(byte) == sample(logits_after(model, text, 11), greedy, RngKey{1}, 0));
+      text += byte;
+    }
+  }
 }
 
 TEST_CASE("generate: every byte is drawn from what the recurrence predicts for the text so far") {

@@ -13,6 +13,7 @@
 #include <set>
 
 #include "memformer/train/evaluate.h"
+#include "tensor/cpu/isa.h"
 #include "tensor/io.h"
 #include "tests/file_size_limit.h"
 #include "tests/support.h"
@@ -491,6 +492,37 @@ TEST_CASE("trainer: a full disk is an error, and the old checkpoint still loads"
   Trainer trainer = Trainer::resume(run);
   CHECK(trainer.progress().step == 3);
   CHECK(lines_of(metrics_path(run)).size() == 3);
+}
+
+TEST_CASE("checkpoint: the instruction set is recorded, and another one may go on") {
+  const TestFolder folder;
+  const std::string run = folder.at("run");
+  const Isa before = current_isa();
+  const std::string widest(name_of(before));
+  const RunConfig config = small_config(corpus_in(folder));
+  {
+    Trainer trainer = Trainer::start(config, run);
+    CHECK(trainer.progress().isa.empty());
+    take_steps(trainer, 2);
+    trainer.checkpoint();
+  }
+  CHECK(load_trained(run).isa == widest);
+  set_isa(Isa::portable);
+  {
+    Trainer trainer = Trainer::resume(run);
+    CHECK(trainer.progress().isa == widest);
+    take_steps(trainer, 1);
+    trainer.checkpoint();
+  }
+  set_isa(before);
+  CHECK(load_trained(run).isa == "portable");
+
+  // Checkpoints from before this was recorded.
+  TensorFile file = load(checkpoint_path(run), Checksums::required);
+  CHECK(file.metadata.erase("isa") == 1);
+  save(checkpoint_path(run), file);
+  CHECK(load_trained(run).isa.empty());
+  CHECK(Trainer::resume(run).progress().isa.empty());
 }
 
 TEST_CASE("checkpoint: a trained model and its weights can be had from the folder of its run") {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "tensor/cpu/isa.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/math.h"
 #include "tensor/random.h"
@@ -61,6 +62,19 @@ bool same_on_any_threads(const F& fn) {
   }
   set_threads(before);
   return same;
+}
+
+/// Calls fn() for every instruction set that this processor can run; then the former one is back.
+template <class F>
+void on_each_isa(const F& fn) {
+  struct Restore {
+    Isa before = current_isa();
+    ~Restore() { set_isa(before); }
+  } restore;
+  for (const Isa isa : available_isas()) {
+    set_isa(isa);
+    fn();
+  }
 }
 
 inline constexpr DType kFloats[] = {DType::f32, DType::f64};

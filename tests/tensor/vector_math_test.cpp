@@ -34,7 +34,130 @@ double worst(float low, float high, const F& f, const G& exact, const S& scale) 
 double relative(double y) { return std::max(std::abs(y), 1e-30); }
 double absolute(double) { return 1.0; }
 
+/// What a function is checked against through the public API, and how large its error may be:
+/// relative to the result, or where `of_input` to the input, as of functions that cancel.
+struct Bound {
+  Unary function;
+  double (*exact)(double);
+  float low, high;
+  double limit;
+  bool of_input = false;
+};
+
+double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+
+const Bound kBounds[] = {
+    {Unary::exp, [](double x) { return std::exp(x); }, -60.0f, 88.0f, 1.2e-7},
+    {Unary::log, [](double x) { return std::log(x); }, 1e-6f, 20.0f, 1.5e-7},
+    {Unary::log, [](double x) { return std::log(x); }, 1e-44f, 1e-37f, 1.5e-7},
+    {Unary::tanh, [](double x) { return std::tanh(x); }, -12.0f, 12.0f, 3e-7},
+    {Unary::sqrt, [](double x) { return std::sqrt(x); }, 1e-6f, 1e6f, 6e-8},
+    {Unary::reciprocal, [](double x) { return 1.0 / x; }, 1e-3f, 1e3f, 6e-8},
+    {Unary::sigmoid, sigmoid, -60.0f, 20.0f, 3e-7},
+    {Unary::silu, [](double x) { return x * sigmoid(x); }, -60.0f, 20.0f, 3e-7},
+    {Unary::gelu, [](double x) { return 0.5 * x * std::erfc(-x * std::sqrt(0.5)); }, -12.0f, 12.0f,
+     3e-7, true},
+};
+
+/// Every element of `y` within the bound.
+bool within(const Bound& bound, const Tensor& x, const Tensor& y) {
+  const std::vector<double> in = values(x), out = values(y);
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    const double expected = bound.exact(in[i]);
+    const double size = bound.of_input ? std::abs(in[i]) : std::abs(expected);
+    if (!(std::abs(out[i] - expected) <= bound.limit * size)) return false;
+  }
+  return true;
+}
+
 }  // namespace
+
+TEST_CASE("map: f32 functions are within their bounds under every instruction set") {
+  constexpr std::int64_t kCount = 100'003;  // whole vectors and a remainder
+  for (const Bound& bound : kBounds) {
+    std::vector<float> points;
+    for (std::int64_t i = 0; i < kCount; ++i)
+      points.push_back(bound.low + (bound.high - bound.low) *
+                                       (static_cast<float>(i) / static_cast<float>(kCount - 1)));
+    const Tensor x = from_host(points, {kCount});
+    CAPTURE(static_cast<int>(bound.function));
+    on_each_isa([&] {
+      CAPTURE(name_of(current_isa()));
+      const Tensor y = map(bound.function, x);
+      CHECK(within(bound, x, y));
+      // Control: four ulps in the last element, which lies in the remainder, are seen.
+      CHECK(!within(bound, x,
+                    concat(std::vector{y.slice(0, 0, kCount - 1),
+                                       affine(y.slice(0, kCount - 1, kCount), 1 + 8e-7)},
+                           0)));
+      // f64 is the standard library's, but for the last bits of compositions.
+      Bound exact = bound;
+      exact.limit = 1e-14;
+      const Tensor wide = x.to(DType::f64);
+      CHECK(within(exact, wide, map(bound.function, wide)));
+    });
+  }
+}
+
+TEST_CASE("map: infinities, zeros and NaN come out as in the standard library on every set") {
+  struct Case {
+    Unary function;
+    float x, y;
+  };
+  const Case cases[] = {{Unary::exp, -kInfinity, 0.0f},
+                        {Unary::exp, kInfinity, kInfinity},
+                        {Unary::exp, 0.0f, 1.0f},
+                        {Unary::exp, -200.0f, 0.0f},
+                        {Unary::exp, 100.0f, kInfinity},
+                        {Unary::log, 0.0f, -kInfinity},
+                        {Unary::log, kInfinity, kInfinity},
+                        {Unary::log, 1.0f, 0.0f},
+                        {Unary::tanh, kInfinity, 1.0f},
+                        {Unary::tanh, -kInfinity, -1.0f},
+                        {Unary::sqrt, kInfinity, kInfinity},
+                        {Unary::reciprocal, kInfinity, 0.0f},
+                        {Unary::sigmoid, kInfinity, 1.0f},
+                        {Unary::sigmoid, -kInfinity, 0.0f},
+                        {Unary::relu, kInfinity, kInfinity},
+                        {Unary::relu, -kInfinity, 0.0f},
+                        {Unary::silu, kInfinity, kInfinity},
+                        {Unary::gelu, kInfinity, kInfinity},
+                        {Unary::square, -kInfinity, kInfinity}};
+  // Each value in every lane of the widest vector and in a remainder, other values beside it.
+  constexpr std::int64_t kCount = 37;
+  on_each_isa([&] {
+    CAPTURE(name_of(current_isa()));
+    for (const DType dtype : kFloats) {
+      for (const Case& c : cases) {
+        CAPTURE(static_cast<int>(c.function));
+        CAPTURE(c.x);
+        for (std::int64_t place = 0; place < kCount; ++place) {
+          Tensor x = full({kCount}, 0.5, dtype);
+          x.slice(0, place, place + 1).fill_(static_cast<double>(c.x));
+          const std::vector<double> y = values(map(c.function, x));
+          const double expected = static_cast<double>(c.y);
+          // Beyond what f32 can hold, f64 still has a number.
+          const bool wide = dtype == DType::f64 && std::isfinite(c.x);
+          if (wide) {
+            CHECK(static_cast<float>(y[static_cast<std::size_t>(place)]) == c.y);
+          } else {
+            CHECK(y[static_cast<std::size_t>(place)] == expected);
+          }
+          CHECK(std::isfinite(y[static_cast<std::size_t>((place + 1) % kCount)]));
+        }
+      }
+      for (const auto function :
+           {Unary::negative, Unary::exp, Unary::log, Unary::sqrt, Unary::square, Unary::reciprocal,
+            Unary::tanh, Unary::sigmoid, Unary::relu, Unary::silu, Unary::gelu, Unary::gelu_tanh}) {
+        CAPTURE(static_cast<int>(function));
+        const Tensor x = full({kCount}, std::numeric_limits<double>::quiet_NaN(), dtype);
+        CHECK(count_nonfinite(map(function, x)) == kCount);
+      }
+      for (const auto function : {Unary::log, Unary::sqrt})
+        CHECK(std::isnan(map(function, full({1}, -1.0, dtype)).item()));
+    }
+  });
+}
 
 TEST_CASE("vector_math: exp is accurate to 1e-7 relative") {
   const auto f = [](float x) { return Math::exp(x); };
@@ -82,15 +205,18 @@ TEST_CASE("vector_math: infinities, zeros and NaN come out as in the standard li
 
 TEST_CASE("vector_math: an element has the same bits in any lane and in the remainder loop") {
   constexpr std::int64_t kCount = 37;  // whole vectors and a remainder, whatever their width
-  for (const auto function : {Unary::exp, Unary::log, Unary::tanh, Unary::sigmoid, Unary::silu,
-                              Unary::gelu, Unary::gelu_tanh, Unary::sqrt, Unary::reciprocal}) {
-    const Tensor x = affine(uniform({kCount}, RngKey{5}, 0.01, 4.0, DType::f32), 1.0);
-    const Tensor together = map(function, x);
-    for (std::int64_t i = 0; i < kCount; ++i) {
-      const Tensor alone = map(function, x.slice(0, i, i + 1));
-      CHECK(same_bits(alone, together.slice(0, i, i + 1).contiguous()));
+  on_each_isa([] {
+    CAPTURE(name_of(current_isa()));
+    for (const auto function : {Unary::exp, Unary::log, Unary::tanh, Unary::sigmoid, Unary::silu,
+                                Unary::gelu, Unary::gelu_tanh, Unary::sqrt, Unary::reciprocal}) {
+      const Tensor x = affine(uniform({kCount}, RngKey{5}, 0.01, 4.0, DType::f32), 1.0);
+      const Tensor together = map(function, x);
+      for (std::int64_t i = 0; i < kCount; ++i) {
+        const Tensor alone = map(function, x.slice(0, i, i + 1));
+        CHECK(same_bits(alone, together.slice(0, i, i + 1).contiguous()));
+      }
     }
-  }
+  });
 }
 
 TEST_CASE("formulas: derivatives equal central differences in f64") {

@@ -1,0 +1,92 @@
+#!/bin/sh
+# The benchmarks from outside: every subcommand in small, its JSON, and what it refuses.
+# Usage: bench_test.sh PROGRAM
+set -u
+program=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failures=0
+
+fail() {
+  echo "FAILED: $*"
+  failures=$((failures + 1))
+}
+
+succeeds() {
+  "$@" > out 2> err || fail "exit code $? from: $* ($(cat err))"
+}
+
+# refused PATTERN COMMAND...: it must fail and say so.
+refused() {
+  pattern=$1
+  shift
+  if "$@" > out 2> err; then
+    fail "no failure from: $*"
+  elif ! grep -q -- "$pattern" err; then
+    fail "'$pattern' is not in the error of: $* ($(cat err))"
+  fi
+}
+
+prints() {
+  grep -q -- "$1" out || fail "'$1' is not printed: $(head -c 600 out)"
+}
+
+# is_json FILE: one object; looked at closely where there is a Python.
+is_json() {
+  if command -v python3 > /dev/null; then
+    python3 -c 'import json, sys; assert isinstance(json.load(open(sys.argv[1])), dict)' "$1" \
+      2> err || fail "$1 is not JSON: $(cat err)"
+  else
+    grep -q '^{.*}$' "$1" || fail "$1 is not a JSON object"
+  fi
+}
+
+small="--width 16 --encoder-layers 1 --decoder-layers 1 --heads 2 --segment 8 --slots 2"
+for dtype in f32 f64; do
+  succeeds "$program" bench kernels --dtype $dtype --filter "square: 256" --seconds 0 --json k.json
+  prints "FMA peak"
+  prints "256x256x256"
+  is_json k.json
+done
+succeeds "$program" --threads 2 bench kernels --filter "rows: softmax" --seconds 0
+prints "softmax backward"
+for mode in bptt checkpointed truncated mrbp; do
+  # shellcheck disable=SC2086  # words on purpose
+  succeeds "$program" bench step --mode $mode $small --batch 2 --segments 3 --steps 2 --json -
+  is_json out
+  prints "\"mode\":\"$mode\""
+  prints '"model_flop_use"'
+done
+# shellcheck disable=SC2086
+{
+  succeeds "$program" bench step $small --batch 1 --segments 2 --steps 1 --json step.json
+  prints "model FLOP"
+  is_json step.json
+  succeeds "$program" bench step --width 16 --heads 2 --decoder-layers 0 --segment 8 --steps 1
+  succeeds "$program" bench generate $small --tokens 12 --json generate.json
+  prints "tokens/s"
+  is_json generate.json
+  succeeds "$program" bench growth $small --from 16 --to 32 --json growth.json
+  prints "two segments of more tokens"
+  is_json growth.json
+}
+
+refused "subcommand" "$program" bench
+refused "no case has" "$program" bench kernels --filter nothing-like-this --seconds 0
+refused "--dtype" "$program" bench kernels --dtype f16
+refused "--seconds" "$program" bench kernels --seconds -1
+refused "--mode" "$program" bench step --mode backwards
+refused "batch is 0" "$program" bench step --batch 0
+refused "steps is 0" "$program" bench step --steps 0
+refused "width is -8" "$program" bench step --width -8
+refused "does not divide" "$program" bench step --width 16 --heads 3
+refused "tokens is 0" "$program" bench generate --tokens 0
+refused "with a decoder" "$program" bench generate --decoder-layers 0
+refused "smaller one first" "$program" bench growth --from 64 --to 8
+refused "less than one segment" "$program" bench growth --from 8 --to 8
+refused "no-such-folder" "$program" bench generate --width 16 --heads 2 --tokens 1 \
+  --json no-such-folder/x.json
+
+[ "$failures" -eq 0 ] && echo "all is well"
+exit "$failures"
