@@ -10,6 +10,13 @@ using namespace mf::test;
 
 namespace {
 
+// AddressSanitizer keeps what is freed out of use for a while, so that pages are touched anew.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kCountsFaults = false;
+#else
+constexpr bool kCountsFaults = true;
+#endif
+
 ModelConfig small_model() {
   ModelConfig c;
   c.vocabulary = 50;
@@ -81,13 +88,13 @@ TEST_CASE("memory: after the first windows training asks the system for nothing 
     CAPTURE(method == WindowMethod{mrbp});
     const Growth steady = growth_of(method, 3, kWindows, [] {});
     CHECK(steady.allocations == 0);
-    CHECK(steady.faults <= kWindows);
+    if (kCountsFaults) CHECK(steady.faults <= kWindows);
     // Control: what is given back is asked for again, and its pages are touched anew.
     const Growth released = growth_of(method, 3, kWindows, [] {
       release_cached();
       malloc_trim(0);
     });
     CHECK(released.allocations > 100 * kWindows);
-    CHECK(released.faults > 100 * kWindows);
+    if (kCountsFaults) CHECK(released.faults > 100 * kWindows);
   }
 }
