@@ -5,18 +5,6 @@
 namespace mf {
 namespace {
 
-Tensor activate(Activation activation, const Tensor& x) {
-  switch (activation) {
-    case Activation::relu:
-      return relu(x);
-    case Activation::silu:
-      return silu(x);
-    case Activation::gelu:
-      break;
-  }
-  return gelu(x);
-}
-
 /// R by distance, the farthest first: see KeyValueCache::relative.
 Tensor by_falling_distance(const Tensor& table, std::int64_t capacity) {
   const std::int64_t reach = (table.size(0) + 1) / 2;
@@ -39,7 +27,7 @@ Tensor infer(const LayerNorm& layer, const Tensor& x) {
 }
 
 Tensor infer(const FeedForward& layer, const Tensor& x) {
-  return infer(layer.down, activate(layer.activation, infer(layer.up, x)));
+  return infer(layer.down, map(function_of(layer.activation), infer(layer.up, x)));
 }
 
 void KeyValueCache::reset(const MultiHeadAttention& attention, std::int64_t batch,
