@@ -4,115 +4,116 @@
 
 /// Value and derivative of each elementwise function, written once for every device. `M` supplies
 /// exp, log, sqrt, tanh and erf of the device (on the CPU: cpu/vector_math.h). `derivative` is
-/// given y = value(x) too and uses whichever is cheaper. NaN stays NaN.
+/// given y = value(x) too and uses whichever is cheaper. NaN stays NaN. Always inline: a loop
+/// around a call is not vectorised.
 namespace mf::formulas {
 
 struct Negative {
   template <class M, class T>
-  static constexpr T value(T x) {
+  [[gnu::always_inline]] static constexpr T value(T x) {
     return -x;
   }
   template <class M, class T>
-  static constexpr T derivative(T, T) {
+  [[gnu::always_inline]] static constexpr T derivative(T, T) {
     return T{-1};
   }
 };
 
 struct Exp {
   template <class M, class T>
-  static constexpr T value(T x) {
+  [[gnu::always_inline]] static constexpr T value(T x) {
     return M::exp(x);
   }
   template <class M, class T>
-  static constexpr T derivative(T, T y) {  // exp' = exp
+  [[gnu::always_inline]] static constexpr T derivative(T, T y) {  // exp' = exp
     return y;
   }
 };
 
 struct Log {
   template <class M, class T>
-  static constexpr T value(T x) {
+  [[gnu::always_inline]] static constexpr T value(T x) {
     return M::log(x);
   }
   template <class M, class T>
-  static constexpr T derivative(T x, T) {  // 1 / x
+  [[gnu::always_inline]] static constexpr T derivative(T x, T) {  // 1 / x
     return T{1} / x;
   }
 };
 
 struct Sqrt {
   template <class M, class T>
-  static constexpr T value(T x) {
+  [[gnu::always_inline]] static constexpr T value(T x) {
     return M::sqrt(x);
   }
   template <class M, class T>
-  static constexpr T derivative(T, T y) {  // 1 / (2 sqrt x)
+  [[gnu::always_inline]] static constexpr T derivative(T, T y) {  // 1 / (2 sqrt x)
     return T{0.5} / y;
   }
 };
 
 struct Square {
   template <class M, class T>
-  static constexpr T value(T x) {
+  [[gnu::always_inline]] static constexpr T value(T x) {
     return x * x;
   }
   template <class M, class T>
-  static constexpr T derivative(T x, T) {  // 2 x
+  [[gnu::always_inline]] static constexpr T derivative(T x, T) {  // 2 x
     return T{2} * x;
   }
 };
 
 struct Reciprocal {
   template <class M, class T>
-  static constexpr T value(T x) {
+  [[gnu::always_inline]] static constexpr T value(T x) {
     return T{1} / x;
   }
   template <class M, class T>
-  static constexpr T derivative(T, T y) {  // -1 / x^2
+  [[gnu::always_inline]] static constexpr T derivative(T, T y) {  // -1 / x^2
     return -(y * y);
   }
 };
 
 struct Tanh {
   template <class M, class T>
-  static constexpr T value(T x) {
+  [[gnu::always_inline]] static constexpr T value(T x) {
     return M::tanh(x);
   }
   template <class M, class T>
-  static constexpr T derivative(T, T y) {  // 1 - tanh^2
+  [[gnu::always_inline]] static constexpr T derivative(T, T y) {  // 1 - tanh^2
     return T{1} - y * y;
   }
 };
 
 struct Sigmoid {
   template <class M, class T>
-  static constexpr T value(T x) {  // 1 / (1 + e^-x)
+  [[gnu::always_inline]] static constexpr T value(T x) {  // 1 / (1 + e^-x)
     return T{1} / (T{1} + M::exp(-x));
   }
   template <class M, class T>
-  static constexpr T derivative(T, T y) {  // s (1 - s)
+  [[gnu::always_inline]] static constexpr T derivative(T, T y) {  // s (1 - s)
     return y * (T{1} - y);
   }
 };
 
 struct Relu {
   template <class M, class T>
-  static constexpr T value(T x) {  // max(x, 0); written so that NaN passes
+  [[gnu::always_inline]] static constexpr T value(T x) {  // max(x, 0); written so that NaN passes
     return x < T{0} ? T{0} : x;
   }
   template <class M, class T>
-  static constexpr T derivative(T x, T) {  // 1 where x > 0, and 0 at 0
+  [[gnu::always_inline]] static constexpr T derivative(T x, T) {  // 1 where x > 0, and 0 at 0
     return x > T{0} ? T{1} : T{0};
   }
 };
 
 struct Silu {
   template <class M, class T>
-  static constexpr T value(T x) {  // x s(x), s = sigmoid
+  [[gnu::always_inline]] static constexpr T value(T x) {  // x s(x), s = sigmoid
     return x * Sigmoid::value<M>(x);
   }
   template <class M, class T>
-  static constexpr T derivative(T x, T) {  // s + x s (1 - s)
+  [[gnu::always_inline]] static constexpr T derivative(T x, T) {  // s + x s (1 - s)
     const T s = Sigmoid::value<M>(x);
     return s * (T{1} + x * (T{1} - s));
   }
@@ -124,15 +125,16 @@ struct Gelu {
 
   /// Phi(x) = (1 + erf(x / sqrt 2)) / 2, the normal distribution function.
   template <class M, class T>
-  static constexpr T phi(T x) {
+  [[gnu::always_inline]] static constexpr T phi(T x) {
     return T{0.5} + T{0.5} * M::erf(x * static_cast<T>(kInverseSqrt2));
   }
   template <class M, class T>
-  static constexpr T value(T x) {  // x Phi(x)
+  [[gnu::always_inline]] static constexpr T value(T x) {  // x Phi(x)
     return x * phi<M>(x);
   }
   template <class M, class T>
-  static constexpr T derivative(T x, T) {  // Phi(x) + x e^(-x^2 / 2) / sqrt(2 pi)
+  [[gnu::always_inline]] static constexpr T derivative(T x,
+                                                       T) {  // Phi(x) + x e^(-x^2 / 2) / sqrt(2 pi)
     return phi<M>(x) + x * M::exp(T{-0.5} * x * x) * static_cast<T>(kInverseSqrt2Pi);
   }
 };
@@ -143,15 +145,16 @@ struct GeluTanh {
 
   /// t = tanh(sqrt(2 / pi) (x + 0.044715 x^3))
   template <class M, class T>
-  static constexpr T inner_tanh(T x) {
+  [[gnu::always_inline]] static constexpr T inner_tanh(T x) {
     return M::tanh(static_cast<T>(kSqrt2OverPi) * (x + static_cast<T>(kCubic) * x * x * x));
   }
   template <class M, class T>
-  static constexpr T value(T x) {  // x (1 + t) / 2
+  [[gnu::always_inline]] static constexpr T value(T x) {  // x (1 + t) / 2
     return T{0.5} * x * (T{1} + inner_tanh<M>(x));
   }
   template <class M, class T>
-  static constexpr T derivative(T x, T) {  // (1 + t) / 2 + x (1 - t^2) u' / 2, u' as below
+  [[gnu::always_inline]] static constexpr T derivative(
+      T x, T) {  // (1 + t) / 2 + x (1 - t^2) u' / 2, u' as below
     const T t = inner_tanh<M>(x);
     const T slope = static_cast<T>(kSqrt2OverPi) * (T{1} + static_cast<T>(3 * kCubic) * x * x);
     return T{0.5} * (T{1} + t) + T{0.5} * x * (T{1} - t * t) * slope;
