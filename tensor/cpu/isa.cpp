@@ -88,6 +88,14 @@ IsaTraits traits_of(Isa isa) {
   return cpu_kernels::portable::traits();
 }
 
+FmaLoop fma_loop(DType dtype) {
+#if defined(__x86_64__)
+  if (current_isa() == Isa::avx512) return cpu_kernels::avx512::fma_loop(dtype);
+  if (current_isa() == Isa::avx2) return cpu_kernels::avx2::fma_loop(dtype);
+#endif
+  return cpu_kernels::portable::fma_loop(dtype);
+}
+
 std::string processor_name() {
 #if defined(__x86_64__)
   std::array<unsigned, 12> words{};

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "tensor/dtype.h"
 
 namespace mf {
 
@@ -37,5 +40,15 @@ struct IsaTraits {
 };
 /// Throws Error if the processor lacks the set.
 IsaTraits traits_of(Isa isa);
+
+/// Multiply-adds that never leave registers, as the kernels of a set do them: how fast it could be.
+struct FmaLoop {
+  /// Runs `rounds` rounds and returns a number that depends on all of them, so that none is left
+  /// out.
+  double (*run)(std::int64_t rounds) = nullptr;
+  int flops_per_round = 0;
+};
+/// The loop of the set in use, for f32 or f64.
+FmaLoop fma_loop(DType dtype);
 
 }  // namespace mf

@@ -10,14 +10,17 @@ namespace mf::cpu_kernels {
 namespace portable {
 const Backend& table();
 IsaTraits traits();
+FmaLoop fma_loop(DType dtype);
 }  // namespace portable
 namespace avx2 {
 const Backend& table();
 IsaTraits traits();
+FmaLoop fma_loop(DType dtype);
 }  // namespace avx2
 namespace avx512 {
 const Backend& table();
 IsaTraits traits();
+FmaLoop fma_loop(DType dtype);
 }  // namespace avx512
 
 /// The entries that are the same for all: allocation and transfers.
