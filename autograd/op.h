@@ -128,6 +128,20 @@ inline Tape* common_tape(const char* operation, std::span<const Var* const> inpu
   return tape;
 }
 
+/// Any number of operands, as Vars for the tape and as Tensors for `forward`.
+struct Operands {
+  explicit Operands(std::span<const Var> inputs) {
+    for (const Var& input : inputs) {
+      vars.push_back(&input);
+      tensors.push_back(input.value);
+    }
+  }
+  std::span<const Tensor> values() const { return tensors; }
+
+  std::vector<const Var*> vars;
+  std::vector<Tensor> tensors;
+};
+
 /// op.forward(...); an error from below that does not name the op gets its name.
 template <class Op, class... Args>
 auto run_forward(Op& op, const Args&... args) {
@@ -157,40 +171,29 @@ Var record(Op op, const Inputs&... inputs) {
 /// The same for ops with any number of inputs.
 template <Differentiable Op>
 Var record(Op op, std::span<const Var> inputs) {
-  std::vector<const Var*> pointers;
-  std::vector<Tensor> values;
-  for (const Var& input : inputs) {
-    pointers.push_back(&input);
-    values.push_back(input.value);
-  }
-  Tape* tape = detail::common_tape(Op::kName, pointers);
-  const std::span<const Tensor> operands(values);
-  if (tape == nullptr) return constant(detail::run_forward(op, Wants{}, operands));
+  const detail::Operands operands(inputs);
+  Tape* tape = detail::common_tape(Op::kName, operands.vars);
+  if (tape == nullptr) return constant(detail::run_forward(op, Wants{}, operands.values()));
   auto node = std::make_unique<detail::OpNode<Op>>(std::move(op));
-  Tensor y = detail::run_forward(node->op, Wants(pointers), operands);
-  return tape->append(std::move(node), pointers, std::move(y));
+  Tensor y = detail::run_forward(node->op, Wants(operands.vars), operands.values());
+  return tape->append(std::move(node), operands.vars, std::move(y));
 }
 
 /// The same for ops with several results.
 template <DifferentiableMany Op>
 std::vector<Var> record(Op op, std::span<const Var> inputs) {
-  std::vector<const Var*> pointers;
-  std::vector<Tensor> values;
-  for (const Var& input : inputs) {
-    pointers.push_back(&input);
-    values.push_back(input.value);
-  }
-  Tape* tape = detail::common_tape(Op::kName, pointers);
-  const std::span<const Tensor> operands(values);
+  const detail::Operands operands(inputs);
+  Tape* tape = detail::common_tape(Op::kName, operands.vars);
   if (tape == nullptr) {
     std::vector<Var> results;
-    for (Tensor& y : detail::run_forward(op, Wants{}, operands))
+    for (Tensor& y : detail::run_forward(op, Wants{}, operands.values()))
       results.push_back(constant(std::move(y)));
     return results;
   }
   auto node = std::make_unique<detail::ManyNode<Op>>(std::move(op));
-  const std::vector<Tensor> results = detail::run_forward(node->op, Wants(pointers), operands);
-  return tape->append(std::move(node), pointers, results);
+  const std::vector<Tensor> results =
+      detail::run_forward(node->op, Wants(operands.vars), operands.values());
+  return tape->append(std::move(node), operands.vars, results);
 }
 
 }  // namespace mf

@@ -49,15 +49,10 @@ struct FeedForward {
     }
     if (g.wants(3)) add_product(g, 3, mapped.transpose(), grows, {mapped.size(1), grows.size(1)});
     mapped = Tensor{};
-    if (g.wants(2)) g.add(2, mf::sum(gh, {0}));
-    if (g.wants(1)) {
-      const Tensor input = rows_of(x.get());
-      add_product(g, 1, input.transpose(), gh, {input.size(1), gh.size(1)});
-    }
-    if (g.wants(0)) {
-      const Tensor& matrix = up;
-      add_product(g, 0, gh, matrix.transpose(), gy.shape().with(gy.rank() - 1, matrix.size(0)));
-    }
+    if (!inner) return;
+    Tensor rows;
+    add_linear_gradients(g, gh.reshape(gy.shape().with(gy.rank() - 1, h.size(1))), 1, 2, x, rows,
+                         up);
   }
   auto saved() { return std::tie(x.tensor, hidden, up, down); }
 };

@@ -25,6 +25,23 @@ inline void add_product(Grads& g, int input, const Tensor& a, const Tensor& b, c
   }
 }
 
+/// Adds the gradients of y = x W + b at the inputs of these numbers (0 is x; no bias: -1): gb = sum
+/// of the rows of gy, gW = x^T gy, gx = gy W^T. `rows` are those of x; if undefined they are taken
+/// from `x`, and left there for the next map of the same x.
+inline void add_linear_gradients(Grads& g, const Tensor& gy, int weight, int bias,
+                                 const SavedInput& x, Tensor& rows, const Saved& matrix) {
+  const Tensor grows = rows_of(gy);
+  if (bias >= 0 && g.wants(bias)) g.add(bias, mf::sum(grows, {0}));
+  if (g.wants(weight)) {
+    if (!rows.defined()) rows = rows_of(x.get());
+    add_product(g, weight, rows.transpose(), grows, {rows.size(1), grows.size(1)});
+  }
+  if (g.wants(0)) {
+    const Tensor& w = matrix;
+    add_product(g, 0, grows, w.transpose(), gy.shape().with(gy.rank() - 1, w.size(0)));
+  }
+}
+
 /// y = x W + b + residual (b and residual may be absent).
 /// x: [.., in], weight: [in, out], bias: [out], residual: [.., out], one dtype. Result: [.., out].
 /// Saves: x if weight needs a gradient (or how to make x again), weight if x does. Gradients, over
@@ -53,17 +70,10 @@ struct Linear {
     return mf::linear(input, matrix, bias, residual);
   }
   void backward(const Tensor& gy, Grads& g) const {
-    const Tensor grows = rows_of(gy);
-    if (g.inputs() > (has_bias ? 3 : 2)) g.add(has_bias ? 3 : 2, gy);
-    if (has_bias && g.inputs() > 2 && g.wants(2)) g.add(2, mf::sum(grows, {0}));
-    if (g.wants(1)) {
-      const Tensor input = rows_of(x.get());
-      add_product(g, 1, input.transpose(), grows, {input.size(1), grows.size(1)});
-    }
-    if (g.wants(0)) {
-      const Tensor& matrix = weight;
-      add_product(g, 0, grows, matrix.transpose(), gy.shape().with(gy.rank() - 1, matrix.size(0)));
-    }
+    const int residual = has_bias ? 3 : 2;
+    if (g.inputs() > residual) g.add(residual, gy);
+    Tensor rows;
+    add_linear_gradients(g, gy, 1, has_bias && g.inputs() > 2 ? 2 : -1, x, rows, weight);
   }
   auto saved() { return std::tie(x.tensor, weight); }
 };
@@ -91,22 +101,14 @@ struct Projections {
     return results;
   }
   void backward(std::span<const Tensor> gys, Grads& g) const {
-    Tensor input;
+    const bool has_biases = g.inputs() > static_cast<int>(1 + count);
+    const Saved none;
+    Tensor rows;
     for (std::size_t i = 0; i < count; ++i) {
       if (!gys[i].defined()) continue;
       const int weight = static_cast<int>(1 + i);
-      const int bias = static_cast<int>(1 + count + i);
-      const Tensor grows = rows_of(gys[i]);
-      if (bias < g.inputs() && g.wants(bias)) g.add(bias, mf::sum(grows, {0}));
-      if (g.wants(weight)) {
-        if (!input.defined()) input = rows_of(x.get());
-        add_product(g, weight, input.transpose(), grows, {input.size(1), grows.size(1)});
-      }
-      if (g.wants(0)) {
-        const Tensor& matrix = weights[i];
-        add_product(g, 0, grows, matrix.transpose(),
-                    gys[i].shape().with(gys[i].rank() - 1, matrix.size(0)));
-      }
+      add_linear_gradients(g, gys[i], weight, has_biases ? weight + static_cast<int>(count) : -1, x,
+                           rows, g.wants(0) ? weights[i] : none);
     }
   }
   std::vector<const Saved*> saved() const {

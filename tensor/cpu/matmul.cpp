@@ -3,7 +3,6 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/product.h"
 #include "tensor/cpu/rows.h"
-#include "tensor/cpu/scratch.h"
 #include "tensor/cpu/vector_math.h"
 #include "tensor/formulas.h"
 

@@ -80,16 +80,22 @@ template <class T>
   return lanes[0];
 }
 
-/// sum of term(at i) over begin..end-1: two vectors of running sums, folded at the end. Long ranges
-/// are halved (pairwise summation), so that the error grows with the logarithm of the length.
-template <class T, class Term>
-T sum_between(std::int64_t begin, std::int64_t end, const Term& term) {
+/// Pairwise summation: direct(begin, end) for short ranges, long ones are halved, so that the error
+/// grows with the logarithm of the length.
+template <class T, class Direct>
+T sum_in_halves(std::int64_t begin, std::int64_t end, const Direct& direct) {
   constexpr std::int64_t kDirect = 1024;
   constexpr std::int64_t kStep = kVector<T>;
-  if (end - begin > kDirect) {
-    const std::int64_t middle = begin + (end - begin) / (2 * kStep) * kStep;
-    return sum_between<T>(begin, middle, term) + sum_between<T>(middle, end, term);
-  }
+  if (end - begin <= kDirect) return direct(begin, end);
+  const std::int64_t middle = begin + (end - begin) / (2 * kStep) * kStep;
+  return sum_in_halves<T>(begin, middle, direct) + sum_in_halves<T>(middle, end, direct);
+}
+
+/// sum of term(at i) over begin..end-1: two vectors of running sums, folded at the end.
+template <class T, class Term>
+[[gnu::always_inline]] inline T sum_directly(std::int64_t begin, std::int64_t end,
+                                             const Term& term) {
+  constexpr std::int64_t kStep = kVector<T>;
   Vector<T> even{};
   Vector<T> odd{};
   std::int64_t i = begin;
@@ -107,27 +113,26 @@ T sum_between(std::int64_t begin, std::int64_t end, const Term& term) {
 }
 template <class T, class Term>
 T sum_of(std::int64_t n, const Term& term) {
-  return sum_between<T>(0, n, term);
+  return sum_in_halves<T>(0, n, [&](std::int64_t begin, std::int64_t end) {
+    return sum_directly<T>(begin, end, term);
+  });
 }
 
 /// The same for a term that is a function of the index, where vectors are left to the compiler.
 template <class T, class Term>
-T sum_of(std::int64_t begin, std::int64_t end, const Term& term) {
-  constexpr std::int64_t kDirect = 1024;
-  constexpr std::int64_t kStep = kVector<T>;
-  if (end - begin > kDirect) {
-    const std::int64_t middle = begin + (end - begin) / (2 * kStep) * kStep;
-    return sum_of<T>(begin, middle, term) + sum_of<T>(middle, end, term);
-  }
-  std::array<T, static_cast<std::size_t>(kStep)> lanes{};
-  T* const lane = lanes.data();
-  std::int64_t i = begin;
-  for (; i + kStep <= end; i += kStep) {
+T sum_of(std::int64_t first, std::int64_t last, const Term& term) {
+  return sum_in_halves<T>(first, last, [&](std::int64_t begin, std::int64_t end) {
+    constexpr std::int64_t kStep = kVector<T>;
+    std::array<T, static_cast<std::size_t>(kStep)> lanes{};
+    T* const lane = lanes.data();
+    std::int64_t i = begin;
+    for (; i + kStep <= end; i += kStep) {
 #pragma omp simd
-    for (std::int64_t l = 0; l < kStep; ++l) lane[l] += term(i + l);
-  }
-  for (std::int64_t l = 0; i < end; ++i, ++l) lane[l] += term(i);
-  return fold<T>(load(lane));
+      for (std::int64_t l = 0; l < kStep; ++l) lane[l] += term(i + l);
+    }
+    for (std::int64_t l = 0; i < end; ++i, ++l) lane[l] += term(i);
+    return fold<T>(load(lane));
+  });
 }
 
 template <class T>
