@@ -16,6 +16,7 @@
 #include "nn/parameters.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/math.h"
+#include "tensor/memory.h"
 
 /// What the tests of layers, models and replay share: comparisons, random configurations and
 /// windows, and one record of everything that a pass over a window leaves behind.
@@ -305,6 +306,19 @@ inline std::map<std::string, std::size_t> all_switches() {
 
 using WindowMethod = WindowResult (*)(const Recurrence&, std::span<const Segment>, const State&,
                                       RngKey, const WindowOptions&);
+
+/// Peak of active bytes above what the window's inputs, the weights, their gradients and the entry
+/// state take. The gradients are there beforehand, as in a window that adds to another's: else the
+/// writer's would come with the third segment, since the last write of a window gets none.
+inline std::int64_t peak_of(WindowMethod method, const Trial& trial) {
+  std::vector<Parameter> parameters = trial.model.parameters();
+  for (Parameter& parameter : parameters) parameter.grad() = zeros_like(parameter.value());
+  const PeakScope scope;
+  const WindowResult result = method(trial.model, trial.segments, trial.entry, trial.key, {});
+  const std::int64_t peak = scope.growth();
+  zero_grad(parameters);
+  return peak;
+}
 
 /// All that a pass over a window leaves.
 struct Outcome {

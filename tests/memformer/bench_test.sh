@@ -3,34 +3,11 @@
 # Usage: bench_test.sh PROGRAM
 set -u
 program=$1
+checks=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)/program_checks.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
-
-succeeds() {
-  "$@" > out 2> err || fail "exit code $? from: $* ($(cat err))"
-}
-
-# refused PATTERN COMMAND...: it must fail and say so.
-refused() {
-  pattern=$1
-  shift
-  if "$@" > out 2> err; then
-    fail "no failure from: $*"
-  elif ! grep -q -- "$pattern" err; then
-    fail "'$pattern' is not in the error of: $* ($(cat err))"
-  fi
-}
-
-prints() {
-  grep -q -- "$1" out || fail "'$1' is not printed: $(head -c 600 out)"
-}
+. "$checks"
 
 # is_json FILE: one object; looked at closely where there is a Python.
 is_json() {

@@ -75,18 +75,6 @@ Trial even_trial(std::int64_t segments, DType dtype) {
   return trial;
 }
 
-/// Peak of active bytes above inputs, weights, their gradients and the entry state.
-template <class Method>
-std::int64_t peak_of(const Method& method, const Trial& trial) {
-  std::vector<Parameter> parameters = trial.model.parameters();
-  for (Parameter& parameter : parameters) parameter.grad() = zeros_like(parameter.value());
-  const PeakScope scope;
-  const WindowResult result = method(trial.model, trial.segments, trial.entry, trial.key, {});
-  const std::int64_t peak = scope.growth();
-  zero_grad(parameters);
-  return peak;
-}
-
 /// Counts steps, and draws other random numbers from the step `from` on.
 class CountingModel final : public Wrapped {
  public:

@@ -3,6 +3,7 @@
 # Usage: cli_test.sh PROGRAM
 set -u
 program=$1
+checks=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)/program_checks.sh
 work=$(mktemp -d)
 training=
 clean_up() {
@@ -11,36 +12,7 @@ clean_up() {
 }
 trap clean_up EXIT
 cd "$work" || exit 1
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
-
-# succeeds COMMAND...: it must; its output is left in ./out
-succeeds() {
-  "$@" > out 2> err || fail "exit code $? from: $* ($(cat err))"
-}
-
-# refused PATTERN COMMAND...: it must fail, and say so in one line, or in CLI11's usage error.
-refused() {
-  pattern=$1
-  shift
-  if "$@" > out 2> err; then
-    fail "no failure from: $*"
-  elif ! grep -q -- "$pattern" err; then
-    fail "'$pattern' is not in the error of: $* ($(cat err))"
-  elif grep -q "Run with --help" err; then
-    :
-  elif [ "$(wc -l < err)" -ne 1 ] || ! grep -q "^memformer: " err; then
-    fail "not one line that starts with 'memformer: ' from: $* ($(cat err))"
-  fi
-}
-
-prints() {
-  grep -q -- "$1" out || fail "'$1' is not printed: $(head -c 600 out)"
-}
+. "$checks"
 
 # The metrics without what depends on the clock.
 metrics() {

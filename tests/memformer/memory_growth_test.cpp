@@ -38,19 +38,6 @@ Trial uniform_trial(std::int64_t segments, DType dtype) {
   return trial;
 }
 
-/// Peak of active bytes above what the window's inputs, the weights, their gradients and the entry
-/// state take. The gradients are there beforehand, as in a window that adds to another's: else the
-/// writer's would come with the third segment, since the last write of a window gets none.
-std::int64_t peak_of(WindowMethod method, const Trial& trial) {
-  std::vector<Parameter> parameters = trial.model.parameters();
-  for (Parameter& parameter : parameters) parameter.grad() = zeros_like(parameter.value());
-  const PeakScope scope;
-  const WindowResult result = method(trial.model, trial.segments, trial.entry, trial.key, {});
-  const std::int64_t peak = scope.growth();
-  zero_grad(parameters);
-  return peak;
-}
-
 bool ledger_adds_up() {
   const MemoryStats stats = memory_stats();
   std::int64_t sum = 0;

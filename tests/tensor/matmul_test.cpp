@@ -103,6 +103,38 @@ Tensor one_ulp_off(const Tensor& x, std::int64_t element) {
   return y;
 }
 
+/// Products of random [m, k] and [k, n], plain, added with factor `alpha` to a base, and with bias
+/// (and base, if `residual`), in every layout and on every instruction set.
+void check_against_oracles(std::int64_t m, std::int64_t k, std::int64_t n, DType dtype,
+                           std::uint64_t seed, double alpha, bool residual) {
+  const Tensor a = random_tensor({m, k}, dtype, seed);
+  const Tensor b = random_tensor({k, n}, dtype, seed + 1);
+  const Tensor base = random_tensor({m, n}, dtype, seed + 2);
+  const Tensor bias = random_tensor({n}, dtype, seed + 3);
+  const Tensor rest = residual ? base : Tensor{};
+  const Expected plain = triple_loop(a, b);
+  const Expected eigen = as_expected(by_eigen(a, b), plain);
+  const Expected added = triple_loop(a, b, alpha, base);
+  const Expected affine = triple_loop(a, b, 1.0, rest, bias);
+  CAPTURE(m);
+  CAPTURE(n);
+  CAPTURE(k);
+  on_each_isa([&] {
+    CAPTURE(name_of(current_isa()));
+    for (const Layout layout : kLayouts) {
+      const Tensor x = left(layout, a), y = right(layout, b);
+      const Tensor c = matmul(x, y);
+      CHECK(within_bound(c, plain));
+      CHECK(within_bound(c, eigen));
+      Tensor sum = base.clone();
+      matmul_add_(sum, x, y, alpha);
+      CHECK(within_bound(sum, added));
+      CHECK(within_bound(linear(x, y, bias, rest), affine));
+    }
+    CHECK(within_bound(matmul(awkward(a), awkward(b)), plain));
+  });
+}
+
 }  // namespace
 
 TEST_CASE("matmul: within the rounding bound of three loops and of Eigen for ragged shapes") {
@@ -118,31 +150,7 @@ TEST_CASE("matmul: within the rounding bound of three loops and of Eigen for rag
                                : extents[key.below(kCount, 3 * sample + place)];
       };
       const std::int64_t m = draw(0), n = draw(1), k = draw(3);
-      const Tensor a = random_tensor({m, k}, dtype, 3 * sample);
-      const Tensor b = random_tensor({k, n}, dtype, 3 * sample + 1);
-      const Tensor base = random_tensor({m, n}, dtype, 3 * sample + 2);
-      const Tensor bias = random_tensor({n}, dtype, 3 * sample + 3);
-      const Expected plain = triple_loop(a, b);
-      const Expected eigen = as_expected(by_eigen(a, b), plain);
-      const Expected added = triple_loop(a, b, -0.5, base);
-      const Expected affine = triple_loop(a, b, 1.0, base, bias);
-      CAPTURE(m);
-      CAPTURE(n);
-      CAPTURE(k);
-      on_each_isa([&] {
-        CAPTURE(name_of(current_isa()));
-        for (const Layout layout : kLayouts) {
-          const Tensor x = left(layout, a), y = right(layout, b);
-          const Tensor c = matmul(x, y);
-          CHECK(within_bound(c, plain));
-          CHECK(within_bound(c, eigen));
-          Tensor sum = base.clone();
-          matmul_add_(sum, x, y, -0.5);
-          CHECK(within_bound(sum, added));
-          CHECK(within_bound(linear(x, y, bias, base), affine));
-        }
-        CHECK(within_bound(matmul(awkward(a), awkward(b)), plain));
-      });
+      check_against_oracles(m, k, n, dtype, 3 * sample, -0.5, true);
     }
   }
 }
@@ -153,30 +161,7 @@ TEST_CASE("matmul: within the rounding bound across the borders of depth blocks 
                                     {7, 1537, 7},  {300, 513, 129}, {2, 5000, 3}};
   for (const DType dtype : kFloats) {
     for (const auto& [m, k, n] : shapes) {
-      const Tensor a = random_tensor({m, k}, dtype, 1);
-      const Tensor b = random_tensor({k, n}, dtype, 2);
-      const Tensor base = random_tensor({m, n}, dtype, 3);
-      const Tensor bias = random_tensor({n}, dtype, 4);
-      const Expected plain = triple_loop(a, b);
-      const Expected eigen = as_expected(by_eigen(a, b), plain);
-      const Expected added = triple_loop(a, b, 2.0, base);
-      const Expected affine = triple_loop(a, b, 1.0, {}, bias);
-      CAPTURE(m);
-      CAPTURE(n);
-      CAPTURE(k);
-      on_each_isa([&] {
-        CAPTURE(name_of(current_isa()));
-        for (const Layout layout : kLayouts) {
-          const Tensor x = left(layout, a), y = right(layout, b);
-          const Tensor c = matmul(x, y);
-          CHECK(within_bound(c, plain));
-          CHECK(within_bound(c, eigen));
-          Tensor sum = base.clone();
-          matmul_add_(sum, x, y, 2.0);
-          CHECK(within_bound(sum, added));
-          CHECK(within_bound(linear(x, y, bias), affine));
-        }
-      });
+      check_against_oracles(m, k, n, dtype, 1, 2.0, false);
     }
   }
 }
