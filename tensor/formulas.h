@@ -3,8 +3,9 @@
 #include "tensor/backend.h"
 
 /// Value and derivative of each elementwise function, written once for every device. `M` supplies
-/// exp, log, sqrt, tanh and erf of the device (on the CPU: cpu/vector_math.h). `derivative` is
-/// given y = value(x) too and uses whichever is cheaper. NaN stays NaN. Always inline: a loop
+/// exp, log, sqrt, tanh of the device, and normal_cdf and normal_density, the distribution function
+/// Phi of the standard normal distribution and Phi' (on the CPU: cpu/vector_math.h). `derivative`
+/// is given y = value(x) too and uses whichever is cheaper. NaN stays NaN. Always inline: a loop
 /// around a call is not vectorised.
 namespace mf::formulas {
 
@@ -120,22 +121,13 @@ struct Silu {
 };
 
 struct Gelu {
-  static constexpr double kInverseSqrt2 = 0.70710678118654752440;
-  static constexpr double kInverseSqrt2Pi = 0.39894228040143267794;
-
-  /// Phi(x) = (1 + erf(x / sqrt 2)) / 2, the normal distribution function.
-  template <class M, class T>
-  [[gnu::always_inline]] static constexpr T phi(T x) {
-    return T{0.5} + T{0.5} * M::erf(x * static_cast<T>(kInverseSqrt2));
-  }
   template <class M, class T>
   [[gnu::always_inline]] static constexpr T value(T x) {  // x Phi(x)
-    return x * phi<M>(x);
+    return x * M::normal_cdf(x);
   }
   template <class M, class T>
-  [[gnu::always_inline]] static constexpr T derivative(T x,
-                                                       T) {  // Phi(x) + x e^(-x^2 / 2) / sqrt(2 pi)
-    return phi<M>(x) + x * M::exp(T{-0.5} * x * x) * static_cast<T>(kInverseSqrt2Pi);
+  [[gnu::always_inline]] static constexpr T derivative(T x, T) {  // Phi(x) + x Phi'(x)
+    return M::normal_cdf(x) + x * M::normal_density(x);
   }
 };
 

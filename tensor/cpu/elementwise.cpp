@@ -4,15 +4,28 @@
 #include "tensor/formulas.h"
 
 namespace mf::cpu_kernels::MEMFORMER_ISA {
+namespace {
+
+// Not lambdas, as a compiler need not inline those, and a loop around a call is not vectorised.
+template <class Formula, class T>
+struct Value {
+  [[gnu::always_inline]] T operator()(T x) const { return Formula::template value<VectorMath>(x); }
+};
+template <class Formula, class T>
+struct Gradient {
+  [[gnu::always_inline]] T operator()(T x, T y, T gy) const {
+    return gy * Formula::template derivative<VectorMath>(x, y);
+  }
+};
+
+}  // namespace
 
 // x, y: same shape.
 void map(Context&, Unary function, View x, MutView y) {
   visit_float(y.dtype, [&](auto zero) {
     using T = decltype(zero);
     formulas::visit(function, [&](auto formula) {
-      using Formula = decltype(formula);
-      const auto f = [](T v) { return Formula::template value<VectorMath>(v); };
-      apply<T, T>(f, kExpCost, y, x);
+      apply<T, T>(Value<decltype(formula), T>{}, kExpCost, y, x);
     });
   });
 }
@@ -22,11 +35,7 @@ void map_backward(Context&, Unary function, View x, View y, View gy, MutView gx)
   visit_float(gx.dtype, [&](auto zero) {
     using T = decltype(zero);
     formulas::visit(function, [&](auto formula) {
-      using Formula = decltype(formula);
-      const auto f = [](T vx, T vy, T g) {
-        return g * Formula::template derivative<VectorMath>(vx, vy);
-      };
-      apply<T, T>(f, kExpCost, gx, x, y, gy);
+      apply<T, T>(Gradient<decltype(formula), T>{}, kExpCost, gx, x, y, gy);
     });
   });
 }

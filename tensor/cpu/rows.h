@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <utility>
 
 #include "tensor/backend.h"
 #include "tensor/cpu/parallel.h"
@@ -47,6 +48,32 @@ void for_rows(Rows rows, std::int64_t cost_per_element, const F& fn) {
   });
 }
 
+/// Most rows that are worked on together, step by step, so that the processor has other rows to go
+/// on with while it waits for one row's sum or maximum.
+inline constexpr std::int64_t kMostRows = 16;
+template <class T>
+using PerRow = std::array<T, static_cast<std::size_t>(kMostRows)>;
+
+/// Calls fn(first, count) for blocks of up to kMostRows rows, in parallel where the work is worth
+/// it. No row's result may depend on its block.
+template <class F>
+void for_row_blocks(Rows rows, std::int64_t cost_per_element, const F& fn) {
+  constexpr std::int64_t kElements = 1024;
+  const std::int64_t step =
+      std::clamp<std::int64_t>(kElements / std::max<std::int64_t>(rows.width, 1), 1, kMostRows);
+  for_chunks(rows.count, rows.width * cost_per_element, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t first = begin; first < end; first += step)
+      fn(first, std::min(step, end - first));
+  });
+}
+
+/// Asks for a row that will be read soon, while there is other work; it need not exist.
+template <class T>
+[[gnu::always_inline]] inline void prefetch(const T* x, std::int64_t n) {
+  constexpr std::int64_t kLine = 64 / sizeof(T);
+  for (std::int64_t i = 0; i < n; i += kLine) __builtin_prefetch(x + i);
+}
+
 // A reduction is written once, as a function of `at`, which reads a vector or one element:
 //   sum_of<T>(n, [=](auto at) { return at(x) * at(y); })
 
@@ -67,26 +94,38 @@ struct ElementAt {
   }
 };
 
-/// The elements of a vector added up in a fixed tree.
+/// The elements of a vector combined in a fixed tree: the upper half with the lower one, and so on.
+template <std::size_t Half, class V, class F, int... I>
+[[gnu::always_inline]] inline V fold_from(V v, const F& combine,
+                                          std::integer_sequence<int, I...> all) {
+  if constexpr (Half == 0) {
+    return v;
+  } else {
+    constexpr int kHalf = static_cast<int>(Half);
+    const V upper = __builtin_shufflevector(v, v, (I < kHalf ? I + kHalf : I)...);
+    return fold_from<Half / 2>(combine(v, upper), combine, all);
+  }
+}
+template <class T, class F>
+[[gnu::always_inline]] inline T fold(Vector<T> v, const F& combine) {
+  constexpr int kSize = kVector<T>;
+  return fold_from<kSize / 2>(v, combine, std::make_integer_sequence<int, kSize>{})[0];
+}
+/// Their sum.
 template <class T>
 [[gnu::always_inline]] inline T fold(Vector<T> v) {
-  std::array<T, static_cast<std::size_t>(kVector<T>)> lanes;
-  store(lanes.data(), v);
-#pragma GCC unroll 8
-  for (std::size_t half = lanes.size() / 2; half > 0; half /= 2) {
-#pragma GCC unroll 8
-    for (std::size_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-  }
-  return lanes[0];
+  return fold<T>(v, [](auto a, auto b) { return a + b; });
 }
 
-/// Pairwise summation: direct(begin, end) for short ranges, long ones are halved, so that the error
-/// grows with the logarithm of the length.
+/// Ranges up to this are summed directly, longer ones are halved.
+inline constexpr std::int64_t kDirectSum = 1024;
+
+/// Pairwise summation with direct(begin, end) for short ranges: the error grows with the logarithm
+/// of the length.
 template <class T, class Direct>
 T sum_in_halves(std::int64_t begin, std::int64_t end, const Direct& direct) {
-  constexpr std::int64_t kDirect = 1024;
   constexpr std::int64_t kStep = kVector<T>;
-  if (end - begin <= kDirect) return direct(begin, end);
+  if (end - begin <= kDirectSum) return direct(begin, end);
   const std::int64_t middle = begin + (end - begin) / (2 * kStep) * kStep;
   return sum_in_halves<T>(begin, middle, direct) + sum_in_halves<T>(middle, end, direct);
 }
@@ -122,16 +161,11 @@ T sum_of(std::int64_t n, const Term& term) {
 template <class T, class Term>
 T sum_of(std::int64_t first, std::int64_t last, const Term& term) {
   return sum_in_halves<T>(first, last, [&](std::int64_t begin, std::int64_t end) {
-    constexpr std::int64_t kStep = kVector<T>;
-    std::array<T, static_cast<std::size_t>(kStep)> lanes{};
-    T* const lane = lanes.data();
-    std::int64_t i = begin;
-    for (; i + kStep <= end; i += kStep) {
+    std::array<T, kDirectSum> buffer;
+    T* const terms = buffer.data();
 #pragma omp simd
-      for (std::int64_t l = 0; l < kStep; ++l) lane[l] += term(i + l);
-    }
-    for (std::int64_t l = 0; i < end; ++i, ++l) lane[l] += term(i);
-    return fold<T>(load(lane));
+    for (std::int64_t i = begin; i < end; ++i) terms[i - begin] = term(i);
+    return sum_directly<T>(0, end - begin, [terms](auto at) { return at(terms); });
   });
 }
 
@@ -149,19 +183,23 @@ T dot(const T* x, const T* y, std::int64_t n) {
 template <class T>
 T max_of(const T* x, std::int64_t n) {
   constexpr std::int64_t kStep = kVector<T>;
-  std::array<T, static_cast<std::size_t>(kStep)> lanes;
-  lanes.fill(-std::numeric_limits<T>::infinity());
-  T* const lane = lanes.data();
+  constexpr T kNone = -std::numeric_limits<T>::infinity();
+  const auto larger = [](auto old, auto value) { return value > old ? value : old; };
+  Vector<T> even = broadcast(kNone);
+  Vector<T> odd = even;
   std::int64_t i = 0;
-  for (; i + kStep <= n; i += kStep) {
-#pragma omp simd
-    for (std::int64_t l = 0; l < kStep; ++l) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+  for (; i + 2 * kStep <= n; i += 2 * kStep) {
+    even = larger(even, load(x + i));
+    odd = larger(odd, load(x + i + kStep));
   }
-  for (; i < n; ++i) lane[0] = x[i] > lane[0] ? x[i] : lane[0];
-  for (std::int64_t half = kStep / 2; half > 0; half /= 2)
-    for (std::int64_t l = 0; l < half; ++l)
-      lane[l] = lane[l + half] > lane[l] ? lane[l + half] : lane[l];
-  return lane[0];
+  if (n >= kStep) {  // the rest with one or two vectors, which may see elements again
+    if (i + kStep <= n) even = larger(even, load(x + i));
+    odd = larger(odd, load(x + n - kStep));
+    i = n;
+  }
+  T largest = fold<T>(larger(even, odd), larger);
+  for (; i < n; ++i) largest = larger(largest, x[i]);
+  return largest;
 }
 
 /// What to subtract before exp so that it cannot overflow: the largest element, or 0 where that is

@@ -7,13 +7,21 @@
 namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {
 
-/// log sum_j exp x_j; -inf for a row of -inf.
+/// log_sums [count] = log sum_j exp x_j for rows x [count, n]; -inf for a row of -inf.
 template <class T>
-T log_sum_exp(const T* x, std::int64_t n) {
-  const T shift = exp_shift(x, n);
-  const T sum =
-      sum_of<T>(0, n, [x, shift](std::int64_t j) { return VectorMath::exp(x[j] - shift); });
-  return shift + std::log(sum);
+void log_sum_exp(const T* x, std::int64_t count, std::int64_t n, T* log_sums) {
+  PerRow<T> shifts, sums;
+  T* const shift = shifts.data();
+  T* const sum = sums.data();
+  for (std::int64_t r = 0; r < count; ++r) shift[r] = exp_shift(x + r * n, n);
+  for (std::int64_t r = 0; r < count; ++r) {
+    prefetch(x + (r + count) * n, n);
+    sum[r] = sum_of<T>(0, n, [row = x + r * n, s = shift[r]](std::int64_t j) {
+      return VectorMath::exp(row[j] - s);
+    });
+  }
+#pragma omp simd
+  for (std::int64_t r = 0; r < count; ++r) log_sums[r] = shift[r] + VectorMath::log(sum[r]);
 }
 
 }  // namespace
@@ -23,17 +31,28 @@ void softmax(Context&, View x, MutView y) {
   visit_float(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Rows rows = rows_of(x.shape);
-    for_rows(rows, kExpCost, [&](std::int64_t row) {
+    for_row_blocks(rows, kExpCost, [&](std::int64_t first, std::int64_t count) {
       const std::int64_t n = rows.width;
-      const T* const in = x.as<T>() + row * n;
-      T* const out = y.as<T>() + row * n;
-      const T shift = exp_shift(in, n);
+      const T* const in = x.as<T>() + first * n;
+      T* const out = y.as<T>() + first * n;
+      PerRow<T> shifts, scales;
+      T* const shift = shifts.data();
+      T* const scale = scales.data();
+      for (std::int64_t r = 0; r < count; ++r) shift[r] = exp_shift(in + r * n, n);
+      for (std::int64_t r = 0; r < count; ++r) {
+        prefetch(in + (r + count) * n, n);
 #pragma omp simd
-      for (std::int64_t j = 0; j < n; ++j) out[j] = VectorMath::exp(in[j] - shift);
-      const T sum = sum_of(out, n);
-      const T scale = sum == T{0} ? T{0} : T{1} / sum;
+        for (std::int64_t j = r * n; j < (r + 1) * n; ++j)
+          out[j] = VectorMath::exp(in[j] - shift[r]);
+      }
+      for (std::int64_t r = 0; r < count; ++r) {
+        const T sum = sum_of(out + r * n, n);
+        scale[r] = sum == T{0} ? T{0} : T{1} / sum;
+      }
+      for (std::int64_t r = 0; r < count; ++r) {
 #pragma omp simd
-      for (std::int64_t j = 0; j < n; ++j) out[j] *= scale;
+        for (std::int64_t j = r * n; j < (r + 1) * n; ++j) out[j] *= scale[r];
+      }
     });
   });
 }
@@ -60,14 +79,18 @@ void log_softmax(Context&, View x, MutView y) {
   visit_float(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Rows rows = rows_of(x.shape);
-    for_rows(rows, kExpCost, [&](std::int64_t row) {
+    for_row_blocks(rows, kExpCost, [&](std::int64_t first, std::int64_t count) {
       const std::int64_t n = rows.width;
-      const T* const in = x.as<T>() + row * n;
-      T* const out = y.as<T>() + row * n;
-      const T log_sum = log_sum_exp(in, n);
-      const T shift = log_sum == -std::numeric_limits<T>::infinity() ? T{0} : log_sum;
+      const T* const in = x.as<T>() + first * n;
+      T* const out = y.as<T>() + first * n;
+      PerRow<T> log_sums;
+      T* const log_sum = log_sums.data();
+      log_sum_exp(in, count, n, log_sum);
+      for (std::int64_t r = 0; r < count; ++r) {
+        const T shift = log_sum[r] == -std::numeric_limits<T>::infinity() ? T{0} : log_sum[r];
 #pragma omp simd
-      for (std::int64_t j = 0; j < n; ++j) out[j] = in[j] - shift;
+        for (std::int64_t j = r * n; j < (r + 1) * n; ++j) out[j] = in[j] - shift;
+      }
     });
   });
 }
@@ -94,8 +117,8 @@ void logsumexp(Context&, View x, MutView y) {
   visit_float(x.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Rows rows = rows_of(x.shape);
-    for_rows(rows, kExpCost, [&](std::int64_t row) {
-      y.as<T>()[row] = log_sum_exp(x.as<T>() + row * rows.width, rows.width);
+    for_row_blocks(rows, kExpCost, [&](std::int64_t first, std::int64_t count) {
+      log_sum_exp(x.as<T>() + first * rows.width, count, rows.width, y.as<T>() + first);
     });
   });
 }

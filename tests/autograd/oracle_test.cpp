@@ -31,7 +31,10 @@ struct DoubleMath {
   static double log(double x) { return std::log(x); }
   static double sqrt(double x) { return std::sqrt(x); }
   static double tanh(double x) { return std::tanh(x); }
-  static double erf(double x) { return std::erf(x); }
+  static double normal_cdf(double x) { return 0.5 * std::erfc(-x / std::numbers::sqrt2); }
+  static double normal_density(double x) {
+    return std::exp(-0.5 * x * x) / std::sqrt(2.0 * std::numbers::pi);
+  }
 };
 
 struct DualMath {
@@ -42,8 +45,8 @@ struct DualMath {
     const double cosh = std::cosh(x.v);
     return Dual(std::tanh(x.v), x.d / (cosh * cosh));
   }
-  static Dual erf(Dual x) {
-    return Dual(std::erf(x.v), x.d * 2.0 / std::sqrt(std::numbers::pi) * std::exp(-x.v * x.v));
+  static Dual normal_cdf(Dual x) {
+    return Dual(DoubleMath::normal_cdf(x.v), x.d * DoubleMath::normal_density(x.v));
   }
 };
 

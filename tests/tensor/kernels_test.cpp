@@ -264,6 +264,25 @@ TEST_CASE("softmax: -inf elements weigh nothing, rows of -inf give zeros, NaN st
   }
 }
 
+TEST_CASE("softmax, layer_norm: a row has the same bits whatever rows are beside it") {
+  for (const DType dtype : kFloats) {
+    for (const std::int64_t width : {5, 100, 300, 3000}) {
+      constexpr std::int64_t kRows = 21;
+      const Tensor x = random_tensor({kRows, width}, dtype, 1);
+      const Tensor gain = random_tensor({width}, dtype, 2);
+      const auto each = [&](const auto& op) {
+        const Tensor together = op(x);
+        for (std::int64_t r = 0; r < kRows; ++r)
+          CHECK(same_bits(op(x.slice(0, r, r + 1)), together.slice(0, r, r + 1)));
+      };
+      each([](const Tensor& rows) { return softmax(rows); });
+      each([](const Tensor& rows) { return log_softmax(rows); });
+      each([](const Tensor& rows) { return logsumexp(rows); });
+      each([&](const Tensor& rows) { return layer_norm(rows, gain, gain, 1e-5).y; });
+    }
+  }
+}
+
 TEST_CASE("softmax: backward of both forms equals the Jacobian") {
   for (const DType dtype : kFloats) {
     constexpr std::int64_t kWidth = 37;
