@@ -2,7 +2,7 @@
 
 #include "tensor/cpu/dropout.h"
 #include "tensor/cpu/kernels.h"
-#include "tensor/cpu/product.h"
+#include "tensor/cpu/panels.h"
 #include "tensor/cpu/rows.h"
 #include "tensor/cpu/scratch.h"
 #include "tensor/cpu/vector_math.h"
@@ -28,7 +28,12 @@ Matrix<T> head(const MutView& view, std::int64_t b, std::int64_t h) {
           view.strides[3]};
 }
 
-/// What forward and backward share: shapes, scales, and the logits of a block of queries.
+// A head is computed a few queries at a time, as many as a tile has rows: their logits and weights
+// stay in the L1 cache, between products with keys and values that are packed once per head. Rows
+// of weights are padded to whole vectors with zeros, which change no sum: so the bits of a query's
+// result do not depend on the queries beside it.
+
+/// What forward and backward share: shapes, scales, and what is done to a row of logits.
 template <class T>
 class Problem {
  public:
@@ -57,36 +62,28 @@ class Problem {
   const T inverse_temperature;  ///< d logit / d bias
   const T dropout_scale;
 
-  /// Calls fn(b, h) for every head, in parallel.
+  /// Elements between rows of logits: whole vectors, and one more to keep off multiples of a page,
+  /// whose elements would share a set of the L1 cache.
+  std::int64_t row_stride() const { return Panels<T>::padded(keys) + kVector<T>; }
+
+  /// Calls fn(begin, end) for ranges of heads b * heads + h, in parallel.
   template <class F>
   void for_heads(const F& fn) const {
-    for_chunks(batch * heads, cost(queries), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t job = begin; job < end; ++job) fn(job / heads, job % heads);
-    });
+    for_chunks(batch * heads, cost(queries), fn);
   }
 
-  /// Calls fn(b, h, first, rows) for every block of queries of every head, in parallel; for
-  /// forward, where no sum goes over the queries.
+  /// In how many parts forward takes the queries of a head: one, or more where heads are too few
+  /// for the threads.
+  std::int64_t parts() const {
+    constexpr std::int64_t kLeastRows = 32;  // for which packing keys and values again is worth it
+    if (threads() == 1 || batch * heads == 0) return 1;
+    return std::clamp<std::int64_t>(queries / kLeastRows, 1,
+                                    ceil_div(2 * threads(), batch * heads));
+  }
+  /// Calls fn(begin, end) for ranges of jobs head * parts() + part, in parallel.
   template <class F>
-  void for_blocks(const F& fn) const {
-    const std::int64_t step = job_rows();
-    const std::int64_t blocks = step > 0 ? (queries + step - 1) / step : 0;
-    for_chunks(batch * heads * blocks, cost(step), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t job = begin; job < end; ++job) {
-        const std::int64_t head = job / blocks, first = job % blocks * step;
-        fn(head / heads, head % heads, first, std::min(step, queries - first));
-      }
-    });
-  }
-
-  /// Queries whose scores are held at a time: a block of scores should fit the L2 cache, and with
-  /// the causal rule a small one has fewer scores that nobody sees. It follows from the shapes
-  /// alone, as sums over a block depend on its borders.
-  std::int64_t block_rows() const {
-    constexpr std::int64_t kScores = 64 * 1024;
-    constexpr std::int64_t kCausal = 64;
-    const std::int64_t fitting = std::max(kLeastRows, kScores / std::max<std::int64_t>(keys, 1));
-    return std::min(queries, causal_ ? std::min(kCausal, fitting) : fitting);
+  void for_parts(const F& fn) const {
+    for_chunks(batch * heads * parts(), cost(ceil_div(queries, parts())), fn);
   }
 
   /// Keys 0..visible-1 are those that the causal rule lets query i see.
@@ -94,22 +91,18 @@ class Problem {
     if (!causal_) return keys;
     return std::clamp<std::int64_t>(i + 1 + keys - queries, 0, keys);
   }
+  /// The first query that sees key j.
+  std::int64_t first_query(std::int64_t j) const {
+    return causal_ ? std::max<std::int64_t>(0, j + queries - keys) : 0;
+  }
 
-  /// scores [rows, keys] = logits of queries first.., for the keys that any of them sees. Beyond
-  /// visible(i) a row is not meaningful.
-  void logits(std::int64_t b, std::int64_t h, std::int64_t first, std::int64_t rows,
-              T* scores) const {
-    const std::int64_t columns = visible(first + rows - 1);
-    const auto key = head<T>(k_, b, h).row_block(0, columns);
-    product<T>(head<T>(q_, b, h).row_block(first, rows), key.transposed(),
-               {scores, rows, columns, keys, 1}, {logit_scale});
-    for (std::int64_t r = 0; r < rows; ++r) {
-      T* const row = scores + r * keys;
-      const std::int64_t n = visible(first + r);
-      if (bias_.data) add_bias(head_start<T>(bias_, b, h) + (first + r) * bias_.strides[2], n, row);
-      if (mask_.data)
-        hide(head_start<std::uint8_t>(mask_, b, h) + (first + r) * mask_.strides[2], n, row);
-    }
+  /// row [n] from logit_scale q . k of query i to its logits; -inf, which weighs nothing, for keys
+  /// that it does not see. n is a multiple of a vector.
+  void finish_logits(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t n, T* row) const {
+    const std::int64_t seen = visible(i);
+    if (bias_.data) add_bias(head_start<T>(bias_, b, h) + i * bias_.strides[2], seen, row);
+    if (mask_.data) hide(head_start<std::uint8_t>(mask_, b, h) + i * mask_.strides[2], seen, row);
+    if (seen < n) std::fill(row + seen, row + n, -std::numeric_limits<T>::infinity());
   }
 
   bool has_own() const { return own_key_.data != nullptr; }
@@ -142,18 +135,6 @@ class Problem {
  private:
   static double scale_of(const AttentionOptions& options, std::int64_t width) {
     return options.scale != 0.0 ? options.scale : 1.0 / std::sqrt(static_cast<double>(width));
-  }
-
-  static constexpr std::int64_t kLeastRows = 32;  // fewer make slow products
-
-  /// Rows of a block of forward: those of a block, or fewer where heads are too few for the
-  /// threads. Without the causal rule a row's result does not depend on the rows of its block, so
-  /// that its bits do not depend on the threads.
-  std::int64_t job_rows() const {
-    if (causal_ || threads() == 1) return block_rows();
-    const std::int64_t jobs = 2 * threads();
-    const std::int64_t shares = jobs / std::max<std::int64_t>(1, batch * heads) + 1;
-    return std::min(block_rows(), std::max(kLeastRows, (queries + shares - 1) / shares));
   }
 
   /// Elementary operations of forward for so many queries; backward takes about twice as many.
@@ -195,37 +176,138 @@ class Problem {
   DropoutRule rule_;
 };
 
-/// e^x, where x is often -inf: a mask makes it so, and the underflow inside exp costs a hundred
-/// cycles.
+/// row [n], whole vectors, and own from logits to e^(logit - shift), the weights but for a common
+/// factor; shift is the largest logit, 0 if all are -inf.
 template <class T>
-[[gnu::always_inline]] inline T weight_of(T x) {
-  const bool hidden = x == -std::numeric_limits<T>::infinity();
-  const T weight = VectorMath::exp(hidden ? T{0} : x);
-  return hidden ? T{0} : weight;
-}
-
-/// row [n] and own = softmax over all of them, zeros if all are -inf; returns their logsumexp.
-template <class T>
-T softmax_in_place(T* row, std::int64_t n, T& own) {
+void exponentiate(T* row, std::int64_t n, T& own, T& shift, T& sum) {
   const T largest = std::max(max_of(row, n), own);
-  const T shift = std::isfinite(largest) ? largest : T{0};
-  own = weight_of(own - shift);
+  shift = std::isfinite(largest) ? largest : T{0};
+  Vector<T> sums{};
+  for (std::int64_t j = 0; j < n; j += kVector<T>) {
+    T* const weights = row + j;
 #pragma omp simd
-  for (std::int64_t j = 0; j < n; ++j) row[j] = weight_of(row[j] - shift);
-  const T sum = own + sum_of(row, n);
-  const T scale = sum == T{0} ? T{0} : T{1} / sum;
-  own *= scale;
-#pragma omp simd
-  for (std::int64_t j = 0; j < n; ++j) row[j] *= scale;
-  return shift + std::log(sum);
+    for (int l = 0; l < kVector<T>; ++l) weights[l] = VectorMath::exp(weights[l] - shift);
+    sums += load(weights);
+  }
+  own = VectorMath::exp(own - shift);
+  sum = fold<T>(sums) + own;
 }
 
 /// to [n] = factor * from.
 template <class T>
 void scaled_copy(T factor, const T* from, std::int64_t n, T* to) {
-#pragma omp simd
-  for (std::int64_t j = 0; j < n; ++j) to[j] = factor * from[j];
+  std::int64_t j = 0;
+  for (; j + kVector<T> <= n; j += kVector<T>) store(to + j, factor * load(from + j));
+  for (; j < n; ++j) to[j] = factor * from[j];
 }
+
+/// to [n] += factor * from.
+template <class T>
+void add_scaled(T factor, const T* from, std::int64_t n, T* to) {
+  std::int64_t j = 0;
+  for (; j + kVector<T> <= n; j += kVector<T>)
+    store(to + j, load(to + j) + factor * load(from + j));
+  for (; j < n; ++j) to[j] += factor * from[j];
+}
+
+/// Forward, for some queries of a head after another.
+template <class T>
+class Forward {
+ public:
+  Forward(const Problem<T>& problem, const View& q, const View& k, const View& v,
+          const View& own_value, const MutView& out, const MutView& log_sum, const MutView& map)
+      : problem_(problem),
+        q_(q),
+        k_(k),
+        v_(v),
+        own_value_(own_value),
+        out_(out),
+        log_sum_(log_sum),
+        map_(map),
+        transposed_key_(problem.width, problem.keys),
+        value_(problem.keys, problem.value_width),
+        stride_(problem.row_stride()),
+        weights_(kTileRows * stride_),
+        result_stride_(Panels<T>::padded(problem.value_width)),
+        result_(kTileRows * result_stride_) {}
+
+  void run(std::int64_t b, std::int64_t h, const Part& rows) {
+    transposed_key_.pack(head<T>(k_, b, h).transposed());
+    value_.pack(head<T>(v_, b, h));
+    const std::int64_t panels = ceil_div(rows.size, kTileRows);
+    for (std::int64_t i = 0; i < panels; ++i) {
+      const Part within = part(rows.size, panels, i);
+      run_rows(b, h, rows.begin + within.begin, within.size);
+    }
+  }
+
+ private:
+  void run_rows(std::int64_t b, std::int64_t h, std::int64_t first, std::int64_t rows) {
+    const std::int64_t columns = problem_.visible(first + rows - 1);
+    T* const weights = weights_.data();
+    transposed_key_.multiply(head<T>(q_, b, h).row_block(first, rows), 0, columns,
+                             problem_.logit_scale, weights, stride_);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      T* const row = weights + r * stride_;
+      problem_.finish_logits(b, h, first + r, Panels<T>::padded(columns), row);
+      own_[r] = problem_.own_logit(b, h, first + r);
+      exponentiate(row, Panels<T>::padded(columns), own_[r], shifts_[r], sums_[r]);
+    }
+    divide_by_sums(b, h, first, rows);
+    if (problem_.drops() || map_.data)
+      for (std::int64_t r = 0; r < rows; ++r) {
+        T* const row = weights + r * stride_;
+        if (problem_.drops()) {
+          problem_.drop(b, h, first + r, columns, row);
+          own_[r] *= problem_.own_factor(b, h, first + r);
+        }
+        if (map_.data) store_map(b, h, first + r, columns, scales_[r], row, own_[r]);
+      }
+    value_.multiply({weights, rows, columns, stride_, 1}, 0, problem_.value_width, T{1},
+                    result_.data(), result_stride_);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      T* const to = head_start<T>(out_, b, h) + (first + r) * out_.strides[2];
+      scaled_copy(scales_[r], result_.data() + r * result_stride_, problem_.value_width, to);
+      if (problem_.has_own())
+        add_scaled(own_[r], head_start<T>(own_value_, b, h) + (first + r) * own_value_.strides[2],
+                   problem_.value_width, to);
+    }
+  }
+
+  /// The factors 1 / sum that make weights of the exponentials, own weights, and log_sum; for all
+  /// rows at once, as a logarithm takes long to come.
+  void divide_by_sums(std::int64_t b, std::int64_t h, std::int64_t first, std::int64_t rows) {
+    T logs[kTileRows];
+#pragma omp simd
+    for (int r = 0; r < kTileRows; ++r) {
+      scales_[r] = sums_[r] == T{0} ? T{0} : T{1} / sums_[r];
+      own_[r] *= scales_[r];
+      logs[r] = shifts_[r] + VectorMath::log(sums_[r]);
+    }
+    T* const to = head_start<T>(log_sum_, b, h) + first * log_sum_.strides[2];
+    for (std::int64_t r = 0; r < rows; ++r) to[r * log_sum_.strides[2]] = logs[r];
+  }
+
+  /// The weights of query i; zeros for keys that it does not see.
+  void store_map(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t columns, T scale,
+                 const T* row, T own) const {
+    T* const to = head_start<T>(map_, b, h) + i * map_.strides[2];
+    scaled_copy(scale, row, columns, to);
+    std::fill(to + columns, to + problem_.keys, T{0});
+    if (problem_.has_own()) to[problem_.keys] = own;
+  }
+
+  const Problem<T>& problem_;
+  const View &q_, &k_, &v_, &own_value_;
+  const MutView &out_, &log_sum_, &map_;
+  Panels<T> transposed_key_, value_;
+  const std::int64_t stride_;
+  const Scratch<T> weights_;
+  const std::int64_t result_stride_;
+  const Scratch<T> result_;
+  // Of the rows in work: own weights, largest logits, sums of exponentials, and their reciprocals.
+  T own_[kTileRows] = {}, shifts_[kTileRows] = {}, sums_[kTileRows] = {}, scales_[kTileRows] = {};
+};
 
 /// What backward gets and makes, besides the inputs of forward.
 struct BackwardViews {
@@ -233,17 +315,17 @@ struct BackwardViews {
   const MutView &gq, &gk, &gv, &gbias, &gown_key, &gown_value;
 };
 
-/// The gradients of one head. Per block of queries, with P the weights, F the dropout factors (0 or
+/// The gradients of heads, one after another. With P the weights, F the dropout factors (0 or
 /// 1/(1-p)), A = P F and dA = gout v^T:
-///   gv += A^T gout,  dlogit = P (F dA - D),  D_i = sum_j P_ij F_ij dA_ij = gout_i . out_i,
-///   gbias = dlogit / temperature,  gq = logit_scale dlogit k,  gk += logit_scale dlogit^T q.
-/// A query's own key and value are one more column of P, F and dA.
+///   gv = A^T gout,  dlogit = P (F dA - D),  D_i = sum_j P_ij F_ij dA_ij = gout_i . out_i,
+///   gbias = dlogit / temperature,  gq = logit_scale dlogit k,  gk = logit_scale dlogit^T q.
+/// A query's own key and value are one more column of P, F and dA. The sums over queries, gv and
+/// gk, are added up over blocks of queries whose A and dlogit fit the L2 cache.
 template <class T>
-class HeadBackward {
+class Backward {
  public:
-  HeadBackward(const Problem<T>& problem, const View& q, const View& k, const View& v,
-               const View& own_key, const View& own_value, const BackwardViews& views,
-               std::int64_t b, std::int64_t h)
+  Backward(const Problem<T>& problem, const View& q, const View& k, const View& v,
+           const View& own_key, const View& own_value, const BackwardViews& views)
       : problem_(problem),
         q_(q),
         k_(k),
@@ -251,52 +333,129 @@ class HeadBackward {
         own_key_(own_key),
         own_value_(own_value),
         views_(views),
-        b_(b),
-        h_(h),
-        weights_(problem.block_rows() * problem.keys),
-        gradients_(problem.block_rows() * problem.keys) {}
+        query_(problem.queries, problem.width),
+        key_(problem.keys, problem.width),
+        gout_(problem.queries, problem.value_width),
+        transposed_key_(problem.width, problem.keys),
+        transposed_value_(problem.value_width, problem.keys),
+        stride_(problem.row_stride()),
+        blocks_(blocks_of(problem)),
+        weights_(most_rows() * stride_),
+        gradients_(most_rows() * stride_),
+        gq_(kTileRows * Panels<T>::padded(problem.width)),
+        gk_(problem.keys * Panels<T>::padded(problem.width)),
+        gv_(problem.keys * Panels<T>::padded(problem.value_width)) {}
 
-  void run() {
-    clear(views_.gk);
-    clear(views_.gv);
-    const std::int64_t step = problem_.block_rows();
-    for (std::int64_t first = 0; first < problem_.queries; first += step)
-      add_block(first, std::min(step, problem_.queries - first));
+  void run(std::int64_t b, std::int64_t h) {
+    b_ = b;
+    h_ = h;
+    transposed_key_.pack(head<T>(k_, b, h).transposed());
+    transposed_value_.pack(head<T>(v_, b, h).transposed());
+    if (views_.gq.data) key_.pack(head<T>(k_, b, h));
+    if (views_.gk.data) query_.pack(head<T>(q_, b, h));
+    if (views_.gv.data) gout_.pack(head<T>(views_.gout, b, h));
+    for (std::int64_t i = 0; i < blocks_; ++i) {
+      const Part rows = part(problem_.queries, blocks_, i);
+      add_block(rows.begin, rows.size);
+    }
+    store_sum(gk_, views_.gk);
+    store_sum(gv_, views_.gv);
   }
 
  private:
-  void add_block(std::int64_t first, std::int64_t rows) {
-    const std::int64_t columns = problem_.visible(first + rows - 1);
-    const Matrix<T> weights{weights_.data(), rows, columns, problem_.keys, 1};
-    const Matrix<T> gradients{gradients_.data(), rows, columns, problem_.keys, 1};
-    const auto gout = head<T>(views_.gout, b_, h_).row_block(first, rows);
+  /// In how many blocks the queries are taken; one even if there are none, so that the sums are
+  /// set. It follows from the shapes alone, as sums depend on a block's borders.
+  static std::int64_t blocks_of(const Problem<T>& problem) {
+    constexpr std::int64_t kWeights = 64 * 1024;
+    constexpr std::int64_t kLeastRows = 4 * kTileRows;
+    const std::int64_t fitting = std::max(kLeastRows, kWeights / problem.row_stride());
+    return std::max<std::int64_t>(1, ceil_div(problem.queries, fitting));
+  }
+  std::int64_t most_rows() const { return ceil_div(problem_.queries, blocks_); }
 
-    problem_.logits(b_, h_, first, rows, weights.data);
-    product<T>(gout, head<T>(v_, b_, h_).row_block(0, columns).transposed(), gradients);
+  void add_block(std::int64_t first, std::int64_t rows) {
+    const std::int64_t panels = ceil_div(rows, kTileRows);
+    for (std::int64_t i = 0; i < panels; ++i) {
+      const Part within = part(rows, panels, i);
+      prefetch_next_head(first + within.begin, within.size);
+      add_rows(first + within.begin, within.size, weights_.data() + within.begin * stride_,
+               gradients_.data() + within.begin * stride_);
+    }
+    if (views_.gv.data) add_sum(weights_, gout_, problem_.value_width, T{1}, first, rows, gv_);
+    if (views_.gk.data)
+      add_sum(gradients_, query_, problem_.width, problem_.logit_scale, first, rows, gk_);
+  }
+
+  /// Asks for the next head, a share of it with every few queries: its rows lie too far apart for
+  /// the processor's own prefetching.
+  void prefetch_next_head(std::int64_t first, std::int64_t rows) const {
+    if (h_ + 1 == problem_.heads) return;
+    for (const View* view : {&q_, &k_, &v_, &views_.out, &views_.gout}) {
+      const auto next = head<T>(*view, b_, h_ + 1);
+      const std::int64_t end = (first + rows) * next.rows / problem_.queries;
+      for (std::int64_t r = first * next.rows / problem_.queries; r < end; ++r)
+        prefetch(next.data + r * next.row_stride, next.columns);
+    }
+  }
+
+  /// A few rows of A and dlogit, and what follows from them alone.
+  void add_rows(std::int64_t first, std::int64_t rows, T* weights, T* gradients) {
+    const std::int64_t columns = problem_.visible(first + rows - 1);
+    transposed_key_.multiply(head<T>(q_, b_, h_).row_block(first, rows), 0, columns,
+                             problem_.logit_scale, weights, stride_);
+    transposed_value_.multiply(head<T>(views_.gout, b_, h_).row_block(first, rows), 0, columns,
+                               T{1}, gradients, stride_);
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::int64_t i = first + r;
+      T* const row = weights + r * stride_;
+      T* const gradient = gradients + r * stride_;
+      const std::int64_t padded = Panels<T>::padded(columns);
+      problem_.finish_logits(b_, h_, i, padded, row);
       const T log_sum = head_start<T>(views_.log_sum, b_, h_)[i * views_.log_sum.strides[2]];
       const T mean = dot(at(views_.gout, i), at(views_.out, i), problem_.value_width);
       if (problem_.has_own()) add_own(log_sum, mean, i);
-      logit_gradient(log_sum, mean, i, columns, row(weights, r), row(gradients, r));
+      if (problem_.drops()) problem_.drop(b_, h_, i, columns, gradient);
+      logit_gradient(log_sum, mean, padded, row, gradient);
+      if (columns < problem_.keys) {
+        std::fill(row + columns, row + problem_.keys, T{0});
+        std::fill(gradient + columns, gradient + problem_.keys, T{0});
+      }
+      if (problem_.drops()) problem_.drop(b_, h_, i, columns, row);
+      if (views_.gbias.data)
+        scaled_copy(problem_.inverse_temperature, gradient, problem_.keys, at(views_.gbias, i));
     }
-    if (views_.gv.data) {
-      drop_weights(first, weights);
-      accumulate_product<T>(weights.transposed(), gout,
-                            head<T>(views_.gv, b_, h_).row_block(0, columns), T{1});
-    }
-    if (views_.gq.data) {
-      const auto gq = head<T>(views_.gq, b_, h_).row_block(first, rows);
+    if (!views_.gq.data) return;
+    const std::int64_t width = Panels<T>::padded(problem_.width);
+    key_.multiply({gradients, rows, columns, stride_, 1}, 0, problem_.width, problem_.logit_scale,
+                  gq_.data(), width);
+    for (std::int64_t r = 0; r < rows; ++r) {
       // With own keys, their part of gq is already there.
-      const T* const base = problem_.has_own() ? gq.data : nullptr;
-      product<T>(gradients, head<T>(k_, b_, h_).row_block(0, columns), gq,
-                 {problem_.logit_scale, base, gq.row_stride});
+      const auto write = problem_.has_own() ? &add_scaled<T> : &scaled_copy<T>;
+      write(T{1}, gq_.data() + r * width, problem_.width, at(views_.gq, first + r));
     }
-    if (views_.gk.data) {
-      accumulate_product<T>(gradients.transposed(), head<T>(q_, b_, h_).row_block(first, rows),
-                            head<T>(views_.gk, b_, h_).row_block(0, columns), problem_.logit_scale);
+  }
+
+  /// sum [keys, width] += alpha rows^T b over this block's queries; the first block sets it.
+  void add_sum(const Scratch<T>& rows, const Panels<T>& b, std::int64_t width, T alpha,
+               std::int64_t first, std::int64_t count, const Scratch<T>& sum) const {
+    const std::int64_t panels = ceil_div(problem_.keys, kTileRows);
+    const std::int64_t stride = Panels<T>::padded(width);
+    for (std::int64_t p = 0; p < panels; ++p) {
+      const Part keys = part(problem_.keys, panels, p);
+      // Queries before these see none of the keys.
+      const std::int64_t skipped =
+          std::clamp<std::int64_t>(problem_.first_query(keys.begin) - first, 0, count);
+      b.multiply(
+          {rows.data() + skipped * stride_ + keys.begin, keys.size, count - skipped, 1, stride_},
+          first + skipped, width, alpha, sum.data() + keys.begin * stride, stride, first > 0);
     }
-    if (views_.gbias.data) store_bias_gradient(first, gradients);
+  }
+
+  void store_sum(const Scratch<T>& sum, const MutView& to) const {
+    if (!to.data) return;
+    const std::int64_t stride = Panels<T>::padded(to.shape[3]);
+    for (std::int64_t j = 0; j < problem_.keys; ++j)
+      scaled_copy(T{1}, sum.data() + j * stride, to.shape[3], at(to, j));
   }
 
   /// Row i of a [B, H, T, .] view in this head.
@@ -306,20 +465,10 @@ class HeadBackward {
   T* at(const MutView& view, std::int64_t i) const {
     return head_start<T>(view, b_, h_) + i * view.strides[2];
   }
-  static T* row(const Matrix<T>& matrix, std::int64_t r) {
-    return matrix.data + r * matrix.row_stride;
-  }
-
-  void clear(const MutView& gradient) const {
-    if (!gradient.data) return;
-    const auto matrix = head<T>(gradient, b_, h_);
-    for (std::int64_t r = 0; r < matrix.rows; ++r)
-      std::fill_n(row(matrix, r), matrix.columns, T{0});
-  }
 
   /// The gradients of query i's own key and value, and their part of gq_i.
   void add_own(T log_sum, T mean, std::int64_t i) const {
-    const T weight = weight_of(problem_.own_logit(b_, h_, i) - log_sum);
+    const T weight = VectorMath::exp(problem_.own_logit(b_, h_, i) - log_sum);
     const T factor = problem_.own_factor(b_, h_, i);
     const T along = dot(at(views_.gout, i), at(own_value_, i), problem_.value_width);
     const T gradient = problem_.logit_scale * weight * (factor * along - mean);
@@ -331,42 +480,30 @@ class HeadBackward {
     store(views_.gq, gradient, own_key_, problem_.width);
   }
 
-  /// weights [columns] from logits to P, gradients from dA to dlogit.
-  void logit_gradient(T log_sum, T mean, std::int64_t i, std::int64_t columns, T* weights,
-                      T* gradients) const {
-    const std::int64_t n = problem_.visible(i);
-    if (problem_.drops()) problem_.drop(b_, h_, i, n, gradients);
+  /// weights [n] from logits to P, gradients from dA to dlogit, 0 where the weight is; n is whole
+  /// vectors.
+  static void logit_gradient(T log_sum, T mean, std::int64_t n, T* weights, T* gradients) {
     // Where a query sees nothing all logits are -inf, as is log_sum: their difference would be NaN.
     const T shift = log_sum == -std::numeric_limits<T>::infinity() ? T{0} : log_sum;
+    for (std::int64_t j = 0; j < n; j += kVector<T>) {
+      T* const weight = weights + j;
+      T* const gradient = gradients + j;
 #pragma omp simd
-    for (std::int64_t j = 0; j < n; ++j) {
-      const T weight = weight_of(weights[j] - shift);
-      weights[j] = weight;
-      gradients[j] = weight * (gradients[j] - mean);
-    }
-    std::fill(weights + n, weights + columns, T{0});
-    std::fill(gradients + n, gradients + columns, T{0});
-  }
-
-  void drop_weights(std::int64_t first, const Matrix<T>& weights) const {
-    if (!problem_.drops()) return;
-    for (std::int64_t r = 0; r < weights.rows; ++r)
-      problem_.drop(b_, h_, first + r, weights.columns, row(weights, r));
-  }
-
-  void store_bias_gradient(std::int64_t first, const Matrix<T>& gradients) const {
-    for (std::int64_t r = 0; r < gradients.rows; ++r) {
-      T* const to = at(views_.gbias, first + r);
-      scaled_copy(problem_.inverse_temperature, row(gradients, r), gradients.columns, to);
-      std::fill(to + gradients.columns, to + problem_.keys, T{0});
+      for (int l = 0; l < kVector<T>; ++l) {
+        const T value = VectorMath::exp(weight[l] - shift);
+        weight[l] = value;
+        gradient[l] = value == T{0} ? T{0} : value * (gradient[l] - mean);
+      }
     }
   }
 
   const Problem<T>& problem_;
   const View &q_, &k_, &v_, &own_key_, &own_value_;
   const BackwardViews& views_;
-  std::int64_t b_, h_;
-  Scratch<T> weights_, gradients_;
+  std::int64_t b_ = 0, h_ = 0;
+  Panels<T> query_, key_, gout_, transposed_key_, transposed_value_;
+  const std::int64_t stride_, blocks_;
+  const Scratch<T> weights_, gradients_, gq_, gk_, gv_;
 };
 
 }  // namespace
@@ -378,34 +515,14 @@ void attention(Context&, View q, View k, View v, View mask, View bias, View own_
   visit_float(q.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Problem<T> problem(q, k, v, mask, bias, own_key, options);
-    problem.for_blocks([&](std::int64_t b, std::int64_t h, std::int64_t first, std::int64_t rows) {
-      const std::int64_t keys = problem.keys, columns = problem.visible(first + rows - 1);
-      const auto result = head<T>(out, b, h).row_block(first, rows);
-      const Scratch<T> scores(rows * keys);
-      problem.logits(b, h, first, rows, scores.data());
-      for (std::int64_t r = 0; r < rows; ++r) {
-        const std::int64_t i = first + r, n = problem.visible(i);
-        T* const row = scores.data() + r * keys;
-        T own = problem.own_logit(b, h, i);
-        head_start<T>(log_sum, b, h)[i * log_sum.strides[2]] = softmax_in_place(row, n, own);
-        if (problem.drops()) {
-          problem.drop(b, h, i, n, row);
-          own *= problem.own_factor(b, h, i);
-        }
-        std::fill(row + n, row + (map.data ? keys : columns), T{0});
-        if (map.data) {
-          T* const weights = head_start<T>(map, b, h) + i * map.strides[2];
-          std::copy_n(row, keys, weights);
-          if (problem.has_own()) weights[keys] = own;
-        }
-        if (problem.has_own()) {
-          scaled_copy(own, head_start<T>(own_value, b, h) + i * own_value.strides[2],
-                      problem.value_width, result.data + r * result.row_stride);
-        }
+    const std::int64_t parts = problem.parts();
+    problem.for_parts([&](std::int64_t begin, std::int64_t end) {
+      Forward<T> forward(problem, q, k, v, own_value, out, log_sum, map);
+      for (std::int64_t job = begin; job < end; ++job) {
+        const std::int64_t head = job / parts;
+        forward.run(head / problem.heads, head % problem.heads,
+                    part(problem.queries, parts, job % parts));
       }
-      // With own values, their part of out is already there.
-      product<T>({scores.data(), rows, columns, keys, 1}, head<T>(v, b, h).row_block(0, columns),
-                 result, {T{1}, problem.has_own() ? result.data : nullptr, result.row_stride});
     });
   });
 }
@@ -419,8 +536,10 @@ void attention_backward(Context&, View q, View k, View v, View mask, View bias, 
   visit_float(q.dtype, [&](auto zero) {
     using T = decltype(zero);
     const Problem<T> problem(q, k, v, mask, bias, own_key, options);
-    problem.for_heads([&](std::int64_t b, std::int64_t h) {
-      HeadBackward<T>(problem, q, k, v, own_key, own_value, views, b, h).run();
+    problem.for_heads([&](std::int64_t begin, std::int64_t end) {
+      Backward<T> backward(problem, q, k, v, own_key, own_value, views);
+      for (std::int64_t head = begin; head < end; ++head)
+        backward.run(head / problem.heads, head % problem.heads);
     });
   });
 }

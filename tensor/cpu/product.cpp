@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tensor/cpu/panels.h"
 #include "tensor/cpu/rows.h"
-#include "tensor/cpu/scratch.h"
-#include "tensor/cpu/tile.h"
 
 // The matrix product in the manner of Goto and van de Geijn (2008): a block of b, as many columns
 // at a time as stay in the L2 cache, is packed into panels as wide as a tile; groups of rows of a
@@ -18,68 +17,6 @@ using Index = std::int64_t;
 constexpr Index kDepth = 512;           // longest depth of a block
 constexpr Index kBlockBytes = 1 << 20;  // of a packed block of b
 constexpr Index kGroupPanels = 8;       // row panels in a group
-
-/// Part `index` of n things cut into `parts` nearly equal parts.
-struct Part {
-  Index begin, size;
-};
-Part part(Index n, Index parts, Index index) {
-  const Index begin = index * n / parts;
-  return {begin, (index + 1) * n / parts - begin};
-}
-
-Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
-
-// Rows far apart are out of reach of the processor's own prefetching, so packing asks for them this
-// many rows ahead. An address beyond the end does no harm.
-constexpr Index kPrefetchRows = 8;
-constexpr Index kCacheLine = 64;
-
-template <class T>
-[[gnu::always_inline]] inline void prefetch_row(const T* row, Index count) {
-  constexpr Index kStep = kCacheLine / static_cast<Index>(sizeof(T));
-  for (Index i = 0; i < count; i += kStep) __builtin_prefetch(row + i);
-}
-
-/// to [depth][width] = transpose of from [count][depth], rows `stride` apart; zeros beyond count.
-template <class T>
-void pack_transposed(const T* from, Index stride, Index count, Index depth, Index width, T* to) {
-  constexpr Index kSize = kVector<T>;
-  for (Index first = 0; first < width; first += kSize) {
-    const Index rows = std::clamp<Index>(count - first, 0, kSize);
-    Index k = 0;
-    for (; k + kSize <= depth; k += kSize) {
-      Vector<T> block[static_cast<std::size_t>(kSize)];
-#pragma GCC unroll 16
-      for (Index r = 0; r < kSize; ++r)
-        block[r] = r < rows ? load(from + (first + r) * stride + k) : Vector<T>{};
-      transpose(block);
-#pragma GCC unroll 16
-      for (Index r = 0; r < kSize; ++r) store(to + (k + r) * width + first, block[r]);
-    }
-    for (; k < depth; ++k)
-      for (Index r = 0; r < kSize; ++r)
-        to[k * width + first + r] = r < rows ? from[(first + r) * stride + k] : T{0};
-  }
-}
-
-/// to [depth][width] = from [depth][count], rows `stride` apart; zeros beyond count.
-template <class T>
-void pack_rows(const T* from, Index stride, Index count, Index depth, Index width, T* to) {
-  if (count == kTileColumns<T> && width == count) {
-    for (Index k = 0; k < depth; ++k, from += stride, to += width) {
-      prefetch_row(from + kPrefetchRows * stride, count);
-#pragma GCC unroll 2
-      for (int j = 0; j < kTileVectors; ++j)
-        store(to + j * kVector<T>, load(from + j * kVector<T>));
-    }
-    return;
-  }
-  for (Index k = 0; k < depth; ++k, from += stride, to += width) {
-    std::copy_n(from, count, to);
-    std::fill(to + count, to + width, T{0});
-  }
-}
 
 /// What of b is packed at a time: some column panels over a part of the depth.
 struct Block {
@@ -186,7 +123,7 @@ class Product {
     const Index first = rows_of(0).begin;
     const Index count = rows_of(panels.size - 1).begin + rows_of(panels.size - 1).size - first;
     for (Index k = 0; k < depth.size; ++k, from += a_.column_stride, to += TileRows) {
-      prefetch_row(from + kPrefetchRows * a_.column_stride + first, count);
+      prefetch(from + kPrefetchRows * a_.column_stride + first, count);
       for (Index i = 0; i < panels.size; ++i) {
         const Part rows = rows_of(i);
         T* const column = to + i * kPackedPanel;
@@ -234,10 +171,11 @@ class Product {
     const Index columns = std::min(kWidth, c_.columns - column);
 
     const T* a = a_.data + rows.begin * a_.row_stride + depth.begin * a_.column_stride;
-    Index a_stride = a_rows_lie_ ? a_.row_stride : a_.column_stride;
+    Index a_row_stride = a_.row_stride, a_column_stride = a_.column_stride;
     if (packed_a) {
       a = packed_a;
-      a_stride = a_rows_lie_ ? kRowStride : TileRows;
+      a_row_stride = a_rows_lie_ ? kRowStride : 1;
+      a_column_stride = a_rows_lie_ ? 1 : TileRows;
     }
     const T* b = b_.data + depth.begin * b_.row_stride + column;
     Index b_stride = b_.row_stride;
@@ -255,18 +193,8 @@ class Product {
       target.bias = options_.bias ? options_.bias + column : nullptr;
     }
     const auto multiply_into = [&](const TileTarget<T>& to) {
-      const auto run = [&](const auto& functions) {
-        functions[static_cast<std::size_t>(rows.size - 1)](depth.size, a, a_stride, b, b_stride,
-                                                           to);
-      };
-      const bool narrow = columns <= kVector<T>;
-      if (a_rows_lie_) {
-        narrow ? run(kTileFunctions<T, TileRows, 1, TileLayout::row_major>)
-               : run(kTileFunctions<T, TileRows, TileVectors, TileLayout::row_major>);
-      } else {
-        narrow ? run(kTileFunctions<T, TileRows, 1, TileLayout::column_major>)
-               : run(kTileFunctions<T, TileRows, TileVectors, TileLayout::column_major>);
-      }
+      multiply_tile<T, TileRows, TileVectors>(rows.size, columns, depth.size, a, a_row_stride,
+                                              a_column_stride, b, b_stride, to);
     };
     if (columns == kWidth || columns == kVector<T>) return multiply_into(target);
 

@@ -31,8 +31,8 @@ enum class TileLayout { row_major, column_major };
 /// One tile of a b over `depth` products; b's rows are `b_stride` apart. Each element is one chain
 /// of fused multiply-adds in the order of k, so its bits do not depend on the tile it falls into.
 template <class T, int Rows, int Vectors, TileLayout Layout>
-void multiply_tile(std::int64_t depth, const T* a, std::int64_t a_stride, const T* b,
-                   std::int64_t b_stride, const TileTarget<T>& target) {
+void fixed_tile(std::int64_t depth, const T* a, std::int64_t a_stride, const T* b,
+                std::int64_t b_stride, const TileTarget<T>& target) {
   constexpr int kWidth = kVector<T>;
   constexpr auto kCount = static_cast<std::size_t>(Vectors);
   Vector<T> sums[static_cast<std::size_t>(Rows)][kCount];
@@ -89,12 +89,31 @@ using TileFunction = void (*)(std::int64_t depth, const T* a, std::int64_t a_str
 template <class T, int Vectors, TileLayout Layout, int... I>
 constexpr std::array<TileFunction<T>, sizeof...(I)> tile_functions(
     std::integer_sequence<int, I...>) {
-  return {&multiply_tile<T, I + 1, Vectors, Layout>...};
+  return {&fixed_tile<T, I + 1, Vectors, Layout>...};
 }
 
-/// multiply_tile for 1..MaxRows rows, at index rows - 1.
+/// fixed_tile for 1..MaxRows rows, at index rows - 1.
 template <class T, int MaxRows, int Vectors, TileLayout Layout>
 inline constexpr auto kTileFunctions =
     tile_functions<T, Vectors, Layout>(std::make_integer_sequence<int, MaxRows>{});
+
+/// The tile of a [rows, depth], one of whose strides is 1, and `columns` columns of b: one vector,
+/// or else MaxVectors. All of them are written.
+template <class T, int MaxRows = kTileRows, int MaxVectors = kTileVectors>
+void multiply_tile(std::int64_t rows, std::int64_t columns, std::int64_t depth, const T* a,
+                   std::int64_t a_row_stride, std::int64_t a_column_stride, const T* b,
+                   std::int64_t b_stride, const TileTarget<T>& target) {
+  const auto run = [&](const auto& functions, std::int64_t a_stride) {
+    functions[static_cast<std::size_t>(rows - 1)](depth, a, a_stride, b, b_stride, target);
+  };
+  const bool narrow = columns <= kVector<T>;
+  if (a_column_stride == 1 || depth == 1) {
+    narrow ? run(kTileFunctions<T, MaxRows, 1, TileLayout::row_major>, a_row_stride)
+           : run(kTileFunctions<T, MaxRows, MaxVectors, TileLayout::row_major>, a_row_stride);
+  } else {
+    narrow ? run(kTileFunctions<T, MaxRows, 1, TileLayout::column_major>, a_column_stride)
+           : run(kTileFunctions<T, MaxRows, MaxVectors, TileLayout::column_major>, a_column_stride);
+  }
+}
 
 }  // namespace mf::cpu_kernels::MEMFORMER_ISA
