@@ -19,8 +19,13 @@ namespace mf {
 /// would silently be wrong.
 class Saved {
  public:
-  Saved() = default;
+  Saved() {}  // not `= default`, as with Tensor
   Saved(Tensor value) : value_(std::move(value)), version_(value_.version()) {}
+  Saved& operator=(Tensor value) {
+    value_ = std::move(value);
+    version_ = value_.version();
+    return *this;
+  }
 
   bool defined() const { return value_.defined(); }
   operator const Tensor&() const {
@@ -43,7 +48,7 @@ class Saved {
 /// An input kept for backward: its tensor, or how to make it again where the input's Var says how.
 class SavedInput {
  public:
-  SavedInput() = default;
+  SavedInput() {}  // not `= default`, as with Tensor
   explicit SavedInput(const Var& input) : recompute_(input.recompute) {
     if (!recompute_) tensor = input.value;
   }
@@ -131,6 +136,8 @@ inline Tape* common_tape(const char* operation, std::span<const Var* const> inpu
 /// Any number of operands, as Vars for the tape and as Tensors for `forward`.
 struct Operands {
   explicit Operands(std::span<const Var> inputs) {
+    vars.reserve(inputs.size());
+    tensors.reserve(inputs.size());
     for (const Var& input : inputs) {
       vars.push_back(&input);
       tensors.push_back(input.value);

@@ -39,16 +39,16 @@ struct Pass {
 class ModuleScope {
  public:
   explicit ModuleScope(const Pass& pass)
-      : tape_(pass.tape), outer_(tape_.records() ? tape_.exchange_module(pass.module) : "") {}
+      : tape_(pass.tape), outer_(tape_.records() ? tape_.enter_module(pass.module) : 0) {}
   ~ModuleScope() {
-    if (tape_.records()) tape_.exchange_module(std::move(outer_));
+    if (tape_.records()) tape_.leave_module(outer_);
   }
   ModuleScope(const ModuleScope&) = delete;
   ModuleScope& operator=(const ModuleScope&) = delete;
 
  private:
   Tape& tape_;
-  std::string outer_;
+  const std::int32_t outer_;
 };
 
 }  // namespace mf

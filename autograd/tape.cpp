@@ -23,7 +23,7 @@ void accumulate(Tensor& slot, Tensor&& gradient) {
 
 }  // namespace
 
-void Tape::require_recording(std::string_view operation) const {
+void Tape::require_recording(const char* operation) const {
   check(
       !swept_,
       "{}: this tape has been swept, its saved tensors are freed; record on a new Tape, or clear() "
@@ -32,11 +32,7 @@ void Tape::require_recording(std::string_view operation) const {
 }
 
 std::int32_t Tape::add_place(const Tensor& value, bool leaf) {
-  Place& place = places_.emplace_back();
-  place.shape = value.shape();
-  place.dtype = value.dtype();
-  place.device = value.device();
-  place.leaf = leaf;
+  places_.emplace_back(value, leaf);
   return static_cast<std::int32_t>(places_.size()) - 1;
 }
 
@@ -86,7 +82,7 @@ void Tape::check_output(const detail::Node& node, std::span<const Var* const> in
 }
 
 Var Tape::append(std::unique_ptr<detail::Node> node, std::span<const Var* const> inputs,
-                 Tensor output) {
+                 Tensor&& output) {
   require_recording(node->name());
   if (check_finite_) check_output(*node, inputs, output);
   add_entry(std::move(node), inputs, 1);
@@ -107,10 +103,10 @@ std::vector<Var> Tape::append(std::unique_ptr<detail::Node> node,
   return results;
 }
 
-std::string Tape::exchange_module(std::string module) {
-  std::string former = modules_[static_cast<std::size_t>(module_)];
-  if (module != former) {
-    modules_.push_back(std::move(module));
+std::int32_t Tape::enter_module(const std::string& path) {
+  const std::int32_t former = module_;
+  if (path != modules_[static_cast<std::size_t>(former)]) {
+    modules_.push_back(path);
     module_ = static_cast<std::int32_t>(modules_.size()) - 1;
   }
   return former;
@@ -121,7 +117,7 @@ std::string Tape::where(const detail::Node& node, std::int32_t module) const {
   return path.empty() ? node.name() : std::string(node.name()) + " in " + path;
 }
 
-void Tape::deposit(std::int32_t id, Tensor&& gradient, std::string_view from) {
+void Tape::deposit(std::int32_t id, Tensor&& gradient, const char* from) {
   Place& place = places_[static_cast<std::size_t>(id)];
   check(
       gradient.defined() && gradient.dtype() == place.dtype && gradient.device() == place.device,
@@ -171,20 +167,15 @@ void Tape::backward(std::span<const Seed> seeds) {
     deposit(seed.var.id, Tensor(seed.gradient), "backward");
   }
   swept_ = true;
-  std::vector<Tensor> gy;
   for (std::size_t i = entries_.size(); i-- > 0;) {
     Entry& entry = entries_[i];
-    gy.clear();
-    bool reached = false;
-    for (std::int32_t k = 0; k < entry.outputs; ++k) {
-      gy.push_back(std::move(gradients_[static_cast<std::size_t>(entry.first_output + k)]));
-      reached |= gy.back().defined();
-    }
-    if (reached) {
+    const std::span gy(gradients_.data() + entry.first_output,
+                       static_cast<std::size_t>(entry.outputs));
+    if (std::ranges::any_of(gy, &Tensor::defined)) {
+      const char* const name = entry.node->name();
       const std::string place = check_finite_ ? where(*entry.node, entry.module) : "";
-      Grads grads(*this, inputs_of(entry),
-                  check_finite_ ? std::string_view(place) : entry.node->name());
-      const detail::OpScope scope(entry.node->name(), OpPhase::backward);
+      Grads grads(*this, inputs_of(entry), check_finite_ ? place.c_str() : name);
+      const detail::OpScope scope(name, OpPhase::backward);
       try {
         entry.node->backward(gy, grads);
       } catch (const Error& error) {
@@ -192,6 +183,7 @@ void Tape::backward(std::span<const Seed> seeds) {
       }
     }
     entry.node.reset();
+    for (Tensor& gradient : gy) gradient = Tensor{};
   }
 }
 

@@ -114,9 +114,12 @@ class Tape {
   /// Records `node` with these inputs; returns the Vars of its outputs.
   std::vector<Var> append(std::unique_ptr<detail::Node> node, std::span<const Var* const> inputs,
                           std::span<const Tensor> outputs);
-  Var append(std::unique_ptr<detail::Node> node, std::span<const Var* const> inputs, Tensor output);
-  /// Path of the layer now recording; returns the former one.
-  std::string exchange_module(std::string module);
+  Var append(std::unique_ptr<detail::Node> node, std::span<const Var* const> inputs,
+             Tensor&& output);
+  /// What is recorded next belongs to the layer of this path; returns what to give to
+  /// `leave_module`.
+  std::int32_t enter_module(const std::string& path);
+  void leave_module(std::int32_t former) { module_ = former; }
 
  private:
   friend class Grads;
@@ -133,10 +136,13 @@ class Tape {
   };
   /// What a gradient is checked against, and where it goes.
   struct Place {
+    Place(const Tensor& value, bool is_leaf)
+        : shape(value.shape()), dtype(value.dtype()), device(value.device()), leaf(is_leaf) {}
+
     Shape shape;
-    DType dtype = DType::f32;
+    DType dtype;
     Device device;
-    bool leaf = false;
+    bool leaf;
     Parameter parameter;  // defined: write through
   };
 
@@ -151,11 +157,11 @@ class Tape {
     return {inputs_.data() + entry.first_input, static_cast<std::size_t>(entry.inputs)};
   }
   /// Adds a contribution to the gradient of `id`, after un-broadcasting it to the place's shape.
-  void deposit(std::int32_t id, Tensor&& gradient, std::string_view from);
+  void deposit(std::int32_t id, Tensor&& gradient, const char* from);
   /// The gradient of `id` if it may be added to in place, else null. Null in anomaly mode, which
   /// looks at each contribution.
   Tensor* accumulator(std::int32_t id);
-  void require_recording(std::string_view operation) const;
+  void require_recording(const char* operation) const;
   /// "softmax in encoder/layers.0".
   std::string where(const detail::Node& node, std::int32_t module) const;
 
@@ -191,11 +197,11 @@ class Grads {
 
  private:
   friend class Tape;
-  Grads(Tape& tape, std::span<const std::int32_t> inputs, std::string_view from)
+  Grads(Tape& tape, std::span<const std::int32_t> inputs, const char* from)
       : tape_(tape), inputs_(inputs), from_(from) {}
   Tape& tape_;
   std::span<const std::int32_t> inputs_;
-  std::string_view from_;
+  const char* from_;
 };
 
 }  // namespace mf

@@ -26,11 +26,9 @@ const Backend& backend_for(Device device) {
 }
 
 Context& context_for(Device device) {
+  static constinit Context cpu_context{cpu};
+  if (device == cpu) return cpu_context;
   static std::map<std::pair<Device::Kind, int>, Context> contexts;
-  if (device == cpu) {
-    static Context context{cpu};
-    return context;
-  }
   return contexts.try_emplace({device.kind, device.index}, Context{device}).first->second;
 }
 

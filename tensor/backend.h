@@ -10,13 +10,18 @@
 
 namespace mf {
 
-/// What a kernel sees of a tensor. `data` already points at the first element; strides count
-/// elements. An absent optional argument has `data == nullptr`.
+namespace detail {
+inline const Shape no_axes;
+}
+
+/// What a kernel sees of a tensor, for the time of the call: shape and strides are the tensor's
+/// own. `data` already points at the first element; strides count elements. An absent optional
+/// argument has `data == nullptr`.
 struct View {
   const void* data = nullptr;
   DType dtype = DType::f32;
-  Shape shape;
-  Shape strides;
+  const Shape& shape = detail::no_axes;
+  const Shape& strides = detail::no_axes;
 
   template <class T>
   const T* as() const {
@@ -27,8 +32,8 @@ struct View {
 struct MutView {
   void* data = nullptr;
   DType dtype = DType::f32;
-  Shape shape;
-  Shape strides;
+  const Shape& shape = detail::no_axes;
+  const Shape& strides = detail::no_axes;
 
   template <class T>
   T* as() const {
@@ -167,8 +172,8 @@ struct Backend {
   /// y = (x - mean) * rstd * gain + bias; mean, rstd [rows].
   Kernel<void(View x, View gain, View bias, double epsilon, MutView y, MutView mean, MutView rstd)>
       layer_norm{"layer_norm"};
-  /// Any of gx, ggain, gbias may be absent; ggain and gbias are sums over rows in row order. base,
-  /// if given, is added to gx and may be gx itself.
+  /// Any of gx, ggain, gbias may be absent; ggain and gbias are sums over rows in a fixed order.
+  /// base, if given, is added to gx and may be gx itself.
   Kernel<void(View x, View gain, View mean, View rstd, View gy, View base, MutView gx,
               MutView ggain, MutView gbias)>
       layer_norm_backward{"layer_norm_backward"};

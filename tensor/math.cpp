@@ -67,15 +67,18 @@ Tensor along_axis(std::string_view operation, const Tensor& x, int axis, F&& ker
   return kernel(rows).transpose(i, -1);
 }
 
-Tensor combine(Binary function, std::string_view operation, const Tensor& a, const Tensor& b) {
-  require_floats(operation, a, b);
-  if (a.shape() != b.shape()) {
-    const Shape shape = broadcast(a.shape(), b.shape(), operation);
-    return combine(function, operation, a.expand(shape), b.expand(shape));
-  }
+/// Of tensors of one shape.
+Tensor combine_equal(Binary function, const Tensor& a, const Tensor& b) {
   Tensor y = empty_like(a);
   backend_of(a).combine(context_of(a), function, view(a), view(b), mut_view(y));
   return y;
+}
+
+Tensor combine(Binary function, std::string_view operation, const Tensor& a, const Tensor& b) {
+  require_floats(operation, a, b);
+  if (a.shape() == b.shape()) return combine_equal(function, a, b);
+  const Shape shape = broadcast(a.shape(), b.shape(), operation);
+  return combine_equal(function, a.expand(shape), b.expand(shape));
 }
 
 Tensor broadcast_optional(std::string_view operation, std::string_view what, const Tensor& x,

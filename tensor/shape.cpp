@@ -48,11 +48,9 @@ Shape row_major_strides(const Shape& shape) {
   return strides;
 }
 
-int resolve_axis(int axis, int rank, std::string_view operation) {
-  check(axis >= -rank && axis < rank,
-        "{}: axis {} is out of range for rank {}; valid axes are {} to {}", operation, axis, rank,
-        -rank, rank - 1);
-  return axis < 0 ? axis + rank : axis;
+void detail::fail_axis(int axis, int rank, std::string_view operation) {
+  fail("{}: axis {} is out of range for rank {}; valid axes are {} to {}", operation, axis, rank,
+       -rank, rank - 1);
 }
 
 Shape broadcast(const Shape& a, const Shape& b, std::string_view operation) {

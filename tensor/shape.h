@@ -17,13 +17,13 @@ class Shape {
   static constexpr int kMaxRank = 6;
 
   Shape() { leave_rest_unset(); }
-  Shape(const Shape& other) {
+  Shape(const Shape& other) noexcept {
     leave_rest_unset();
     *this = other;
   }
   /// Extent by extent: shapes are mostly copied just after they were written, and a processor waits
   /// when it is to load at once, as a vector, what was stored in parts.
-  Shape& operator=(const Shape& other) {
+  Shape& operator=(const Shape& other) noexcept {
     rank_ = other.rank_;
     switch (rank_) {
       case 6:
@@ -113,8 +113,16 @@ Shape row_major_strides(const Shape& shape);
 /// The same, where they are to be.
 void set_row_major(const Shape& shape, Shape& strides);
 
+namespace detail {
+[[noreturn]] void fail_axis(int axis, int rank, std::string_view operation);
+}
+
 /// `axis` as 0..rank-1. Throws Error "operation: axis 3 is out of range for rank 2 ...".
-int resolve_axis(int axis, int rank, std::string_view operation);
+inline int resolve_axis(int axis, int rank, std::string_view operation) {
+  if (axis < -rank || axis >= rank) [[unlikely]]
+    detail::fail_axis(axis, rank, operation);
+  return axis < 0 ? axis + rank : axis;
+}
 
 /// The shape to which both broadcast, NumPy's rule. Throws Error if there is none.
 Shape broadcast(const Shape& a, const Shape& b, std::string_view operation);

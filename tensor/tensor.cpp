@@ -23,15 +23,21 @@ bool row_major(const Shape& shape, const Shape& strides) {
 
 }  // namespace
 
+void Tensor::fail_undefined(std::string_view operation) {
+  fail("{}: the tensor is undefined; make it with empty, zeros or from_host", operation);
+}
+
 std::int64_t Tensor::size(int axis) const { return shape_[resolve_axis(axis, rank(), "size")]; }
 
 bool Tensor::is_contiguous() const { return row_major(shape_, strides_); }
 
 Tensor Tensor::view(const Shape& shape, const Shape& strides, std::int64_t offset) const {
-  Tensor result = *this;
+  Tensor result;
+  result.storage_ = storage_;
+  result.offset_ = offset;
+  result.dtype_ = dtype_;
   result.shape_ = shape;
   result.strides_ = strides;
-  result.offset_ = offset;
   return result;
 }
 

@@ -17,7 +17,7 @@ namespace mf {
 /// the block and never copy. Knows nothing of gradients.
 class Tensor {
  public:
-  Tensor() = default;
+  Tensor() {}  // not `= default`: then Tensor{} would set extents to zero that are never read
 
   bool defined() const { return storage_ != nullptr; }
   const Shape& shape() const { return shape_; }
@@ -99,15 +99,16 @@ class Tensor {
   friend Tensor empty(const Shape&, DType, Device);
   Tensor view(const Shape& shape, const Shape& strides, std::int64_t offset) const;
   void require_defined(std::string_view operation) const {
-    check(defined(), "{}: the tensor is undefined; make it with empty, zeros or from_host",
-          operation);
+    if (!defined()) [[unlikely]]
+      fail_undefined(operation);
   }
+  [[noreturn]] static void fail_undefined(std::string_view operation);
 
   std::shared_ptr<detail::Storage> storage_;
-  Shape shape_;
-  Shape strides_;
   std::int64_t offset_ = 0;
   DType dtype_ = DType::f32;
+  Shape shape_;
+  Shape strides_;
 };
 
 /// "f32[2, 3]", with the device where it is not the cpu; "undefined" for Tensor{}.

@@ -90,6 +90,7 @@ struct Projections {
 
   std::vector<Tensor> forward(Wants wants, std::span<const Tensor> inputs) {
     std::vector<Tensor> results;
+    results.reserve(count);
     bool wants_weight = false;
     for (std::size_t i = 0; i < count; ++i) {
       const Tensor bias = inputs.size() > 1 + count ? inputs[1 + count + i] : Tensor{};
@@ -140,7 +141,9 @@ inline std::vector<Var> projections(const Var& x, std::span<const Var> weights,
   check(biases.empty() || biases.size() == weights.size(),
         "projections: {} weights have {} biases; give one for each, or none", weights.size(),
         biases.size());
-  std::vector<Var> inputs{x};
+  std::vector<Var> inputs;
+  inputs.reserve(1 + weights.size() + biases.size());
+  inputs.push_back(x);
   inputs.insert(inputs.end(), weights.begin(), weights.end());
   inputs.insert(inputs.end(), biases.begin(), biases.end());
   return record(ops::Projections{weights.size()}, std::span<const Var>(inputs));

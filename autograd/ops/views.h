@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "autograd/op.h"
@@ -35,12 +36,12 @@ struct Permute {
 
   Tensor forward(Wants, const Tensor& x) const { return x.permute(std::span<const int>(order)); }
   void backward(const Tensor& gy, Grads& g) const {
-    std::vector<int> inverse(order.size());
+    std::array<int, Shape::kMaxRank> inverse{};
     for (int i = 0; i < gy.rank(); ++i) {
       const int axis = resolve_axis(order[static_cast<std::size_t>(i)], gy.rank(), kName);
       inverse[static_cast<std::size_t>(axis)] = i;
     }
-    g.add(0, gy.permute(std::span<const int>(inverse)));
+    g.add(0, gy.permute(std::span<const int>(inverse.data(), order.size())));
   }
   auto saved() { return std::tie(); }
 };

@@ -7,14 +7,18 @@
 
 namespace mf::cpu_kernels::MEMFORMER_ISA {
 
-/// `count` uninitialised elements for the life of the object, from the counted allocator.
+/// `count` uninitialised elements for the life of the object, from the counted allocator; none for
+/// what a kernel does without.
 template <class T>
 class Scratch {
  public:
   explicit Scratch(std::int64_t count)
       : bytes_(count * static_cast<std::int64_t>(sizeof(T))),
-        data_(static_cast<T*>(detail::allocate(cpu, bytes_, Category::workspace))) {}
-  ~Scratch() { detail::deallocate(cpu, data_, bytes_, Category::workspace); }
+        data_(count > 0 ? static_cast<T*>(detail::allocate(cpu, bytes_, Category::workspace))
+                        : nullptr) {}
+  ~Scratch() {
+    if (data_ != nullptr) detail::deallocate(cpu, data_, bytes_, Category::workspace);
+  }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
