@@ -198,7 +198,7 @@ template <class T>
 void scaled_copy(T factor, const T* from, std::int64_t n, T* to) {
   std::int64_t j = 0;
   for (; j + kVector<T> <= n; j += kVector<T>) store(to + j, factor * load(from + j));
-  for (; j < n; ++j) to[j] = factor * from[j];
+  if (j < n) store_first(to + j, factor * load_first(from + j, n - j), n - j);
 }
 
 /// to [n] += factor * from.
@@ -207,7 +207,10 @@ void add_scaled(T factor, const T* from, std::int64_t n, T* to) {
   std::int64_t j = 0;
   for (; j + kVector<T> <= n; j += kVector<T>)
     store(to + j, load(to + j) + factor * load(from + j));
-  for (; j < n; ++j) to[j] += factor * from[j];
+  if (j < n) {
+    const Vector<T> rest = load_first(to + j, n - j) + factor * load_first(from + j, n - j);
+    store_first(to + j, rest, n - j);
+  }
 }
 
 /// Forward, for some queries of a head after another.
@@ -390,12 +393,15 @@ class Backward {
   /// the processor's own prefetching.
   void prefetch_next_head(std::int64_t first, std::int64_t rows) const {
     if (h_ + 1 == problem_.heads) return;
-    for (const View* view : {&q_, &k_, &v_, &views_.out, &views_.gout}) {
-      const auto next = head<T>(*view, b_, h_ + 1);
-      const std::int64_t end = (first + rows) * next.rows / problem_.queries;
-      for (std::int64_t r = first * next.rows / problem_.queries; r < end; ++r)
+    const auto ask = [&](const View& view, std::int64_t begin, std::int64_t end) {
+      const auto next = head<T>(view, b_, h_ + 1);
+      for (std::int64_t r = begin; r < end; ++r)
         prefetch(next.data + r * next.row_stride, next.columns);
-    }
+    };
+    for (const View* view : {&q_, &views_.out, &views_.gout}) ask(*view, first, first + rows);
+    const std::int64_t begin = first * problem_.keys / problem_.queries;
+    const std::int64_t end = (first + rows) * problem_.keys / problem_.queries;
+    for (const View* view : {&k_, &v_}) ask(*view, begin, end);
   }
 
   /// A few rows of A and dlogit, and what follows from them alone.

@@ -27,44 +27,43 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1
 inline constexpr std::int64_t kPrefetchRows = 8;
 
 /// to [depth][width] = transpose of from [count][depth], rows `stride` apart; zeros beyond count.
+/// width is whole vectors.
 template <class T>
 void pack_transposed(const T* from, std::int64_t stride, std::int64_t count, std::int64_t depth,
                      std::int64_t width, T* to) {
   constexpr std::int64_t kSize = kVector<T>;
   for (std::int64_t first = 0; first < width; first += kSize) {
     const std::int64_t rows = std::clamp<std::int64_t>(count - first, 0, kSize);
-    std::int64_t k = 0;
-    for (; k + kSize <= depth; k += kSize) {
+    for (std::int64_t k = 0; k < depth; k += kSize) {
+      const std::int64_t columns = std::min(kSize, depth - k);
       Vector<T> block[static_cast<std::size_t>(kSize)];
 #pragma GCC unroll 16
-      for (std::int64_t r = 0; r < kSize; ++r)
-        block[r] = r < rows ? load(from + (first + r) * stride + k) : Vector<T>{};
+      for (std::int64_t r = 0; r < kSize; ++r) {
+        const T* const row = from + (first + r) * stride + k;
+        block[r] = r >= rows          ? Vector<T>{}
+                   : columns == kSize ? load(row)
+                                      : load_first(row, columns);
+      }
       transpose(block);
 #pragma GCC unroll 16
-      for (std::int64_t r = 0; r < kSize; ++r) store(to + (k + r) * width + first, block[r]);
+      for (std::int64_t c = 0; c < kSize; ++c)
+        if (c < columns) store(to + (k + c) * width + first, block[c]);
     }
-    for (; k < depth; ++k)
-      for (std::int64_t r = 0; r < kSize; ++r)
-        to[k * width + first + r] = r < rows ? from[(first + r) * stride + k] : T{0};
   }
 }
 
-/// to [depth][width] = from [depth][count], rows `stride` apart; zeros beyond count.
+/// to [depth][width] = from [depth][count], rows `stride` apart; zeros beyond count. width is whole
+/// vectors.
 template <class T>
 void pack_rows(const T* from, std::int64_t stride, std::int64_t count, std::int64_t depth,
                std::int64_t width, T* to) {
-  if (count == kTileColumns<T> && width == count) {
-    for (std::int64_t k = 0; k < depth; ++k, from += stride, to += width) {
-      prefetch(from + kPrefetchRows * stride, count);
-#pragma GCC unroll 2
-      for (int j = 0; j < kTileVectors; ++j)
-        store(to + j * kVector<T>, load(from + j * kVector<T>));
-    }
-    return;
-  }
   for (std::int64_t k = 0; k < depth; ++k, from += stride, to += width) {
-    std::copy_n(from, count, to);
-    std::fill(to + count, to + width, T{0});
+    prefetch(from + kPrefetchRows * stride, count);
+    for (std::int64_t j = 0; j < width; j += kVector<T>) {
+      const std::int64_t rest = count - j;
+      store(to + j, rest >= kVector<T> ? load(from + j)
+                                       : load_first(from + j, std::max<std::int64_t>(rest, 0)));
+    }
   }
 }
 

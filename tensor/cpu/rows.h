@@ -176,6 +176,7 @@ T sum_of(const T* x, std::int64_t n) {
 
 template <class T>
 T dot(const T* x, const T* y, std::int64_t n) {
+  if (n < kVector<T>) return fold<T>(load_first(x, n) * load_first(y, n));
   return sum_of<T>(n, [x, y](auto at) { return at(x) * at(y); });
 }
 

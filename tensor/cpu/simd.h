@@ -41,6 +41,56 @@ template <class T>
   return x - Vector<T>{};  // not x + 0, which would turn -0 into 0
 }
 
+// load_first: the first `count` elements at x, fewer than a vector, and zeros; store_first: those
+// of value to x. Nothing beyond them is read or written.
+#if MEMFORMER_VECTOR_BYTES == 64
+[[gnu::always_inline]] inline Vector<float> load_first(const float* x, std::int64_t count) {
+  return Vector<float>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1U << count) - 1U), x));
+}
+[[gnu::always_inline]] inline Vector<double> load_first(const double* x, std::int64_t count) {
+  return Vector<double>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1U << count) - 1U), x));
+}
+[[gnu::always_inline]] inline void store_first(float* x, Vector<float> value, std::int64_t count) {
+  _mm512_mask_storeu_ps(x, static_cast<__mmask16>((1U << count) - 1U), __m512(value));
+}
+[[gnu::always_inline]] inline void store_first(double* x, Vector<double> value,
+                                               std::int64_t count) {
+  _mm512_mask_storeu_pd(x, static_cast<__mmask8>((1U << count) - 1U), __m512d(value));
+}
+#elif MEMFORMER_VECTOR_BYTES == 32
+[[gnu::always_inline]] inline __m256i first_floats(std::int64_t count) {
+  const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), index);
+}
+[[gnu::always_inline]] inline __m256i first_doubles(std::int64_t count) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+[[gnu::always_inline]] inline Vector<float> load_first(const float* x, std::int64_t count) {
+  return Vector<float>(_mm256_maskload_ps(x, first_floats(count)));
+}
+[[gnu::always_inline]] inline Vector<double> load_first(const double* x, std::int64_t count) {
+  return Vector<double>(_mm256_maskload_pd(x, first_doubles(count)));
+}
+[[gnu::always_inline]] inline void store_first(float* x, Vector<float> value, std::int64_t count) {
+  _mm256_maskstore_ps(x, first_floats(count), __m256(value));
+}
+[[gnu::always_inline]] inline void store_first(double* x, Vector<double> value,
+                                               std::int64_t count) {
+  _mm256_maskstore_pd(x, first_doubles(count), __m256d(value));
+}
+#else
+template <class T>
+[[gnu::always_inline]] inline Vector<T> load_first(const T* x, std::int64_t count) {
+  Vector<T> value{};
+  for (int i = 0; i < count; ++i) value[i] = x[i];
+  return value;
+}
+template <class T>
+[[gnu::always_inline]] inline void store_first(T* x, Vector<T> value, std::int64_t count) {
+  for (int i = 0; i < count; ++i) x[i] = value[i];
+}
+#endif
+
 /// a b + c, rounded once where the instruction set can.
 #if MEMFORMER_VECTOR_BYTES == 64
 [[gnu::always_inline]] inline Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) {
