@@ -27,7 +27,7 @@ Tensor tanh(const Tensor& x);
 Tensor sigmoid(const Tensor& x);
 Tensor relu(const Tensor& x);
 Tensor silu(const Tensor& x);       ///< x * sigmoid(x)
-Tensor gelu(const Tensor& x);       ///< x * Phi(x), exact (erf)
+Tensor gelu(const Tensor& x);       ///< x * Phi(x), Phi the normal distribution function
 Tensor gelu_tanh(const Tensor& x);  ///< the tanh approximation
 
 /// Broadcasting arithmetic.

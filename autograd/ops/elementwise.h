@@ -76,7 +76,7 @@ inline Var sigmoid(const Var& x) {
 inline Var relu(const Var& x) { return record(ops::Map<Unary::relu, ops::Needs::result>{}, x); }
 /// y = x s(x) with s = sigmoid, gx = gy s (1 + x (1 - s)).
 inline Var silu(const Var& x) { return record(ops::Map<Unary::silu, ops::Needs::input>{}, x); }
-/// y = x Phi(x), exact (erf), gx = gy (Phi(x) + x phi(x)).
+/// y = x Phi(x), Phi the normal distribution function, gx = gy (Phi(x) + x phi(x)).
 inline Var gelu(const Var& x) { return record(ops::Map<Unary::gelu, ops::Needs::input>{}, x); }
 /// The tanh approximation of gelu.
 inline Var gelu_tanh(const Var& x) {
