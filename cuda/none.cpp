@@ -1,3 +1,5 @@
+// The backend of a build without CUDA.
+
 #include "cuda/cuda.h"
 #include "tensor/error.h"
 
@@ -7,6 +9,8 @@ bool available() { return false; }
 
 void install() { fail("cuda: not built; configure with MEMFORMER_CUDA=ON, or use the cpu"); }
 
-void synchronize() {}
+void synchronize(int) {}
+void allow_tf32(bool) {}
+void release(int) {}
 
 }  // namespace mf::cuda

@@ -1,11 +1,11 @@
 #include <algorithm>
 
-#include "tensor/cpu/dropout.h"
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/panels.h"
 #include "tensor/cpu/rows.h"
 #include "tensor/cpu/scratch.h"
 #include "tensor/cpu/vector_math.h"
+#include "tensor/dropout.h"
 
 namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {

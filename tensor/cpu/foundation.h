@@ -22,5 +22,6 @@
 #include "tensor/cpu/eigen_product.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/tables.h"
+#include "tensor/dropout.h"
 #include "tensor/memory.h"
 #include "tensor/random.h"

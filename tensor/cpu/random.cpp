@@ -2,9 +2,9 @@
 #include <cmath>
 #include <numbers>
 
-#include "tensor/cpu/dropout.h"
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/rows.h"
+#include "tensor/dropout.h"
 
 namespace mf::cpu_kernels::MEMFORMER_ISA {
 

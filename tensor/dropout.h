@@ -3,10 +3,9 @@
 #include <cmath>
 #include <cstdint>
 
-#include "tensor/cpu/target.h"
 #include "tensor/random.h"
 
-namespace mf::cpu_kernels::MEMFORMER_ISA {
+namespace mf {
 
 /// Which elements dropout with probability p keeps, and by what it scales them. For inner loops:
 /// key.uniform(i) >= p, said with integers.
@@ -20,7 +19,7 @@ struct DropoutRule {
         threshold(static_cast<std::uint64_t>(std::ceil(p * 0x1p53))),
         scale(1.0 / (1.0 - p)) {}
 
-  bool keep(std::uint64_t index) const { return (key.bits(index) >> 11) >= threshold; }
+  constexpr bool keep(std::uint64_t index) const { return (key.bits(index) >> 11) >= threshold; }
 };
 
-}  // namespace mf::cpu_kernels::MEMFORMER_ISA
+}  // namespace mf
