@@ -57,8 +57,17 @@ void pack_transposed(const T* from, std::int64_t stride, std::int64_t count, std
 template <class T>
 void pack_rows(const T* from, std::int64_t stride, std::int64_t count, std::int64_t depth,
                std::int64_t width, T* to) {
+  if (count == kTileColumns<T> &&
+      width == count) {  // nearly all there is to pack in large products
+    for (std::int64_t k = 0; k < depth; ++k, from += stride, to += width) {
+      prefetch(from + kPrefetchRows * stride, count);
+#pragma GCC unroll 2
+      for (int j = 0; j < kTileVectors; ++j)
+        store(to + j * kVector<T>, load(from + j * kVector<T>));
+    }
+    return;
+  }
   for (std::int64_t k = 0; k < depth; ++k, from += stride, to += width) {
-    prefetch(from + kPrefetchRows * stride, count);
     for (std::int64_t j = 0; j < width; j += kVector<T>) {
       const std::int64_t rest = count - j;
       store(to + j, rest >= kVector<T> ? load(from + j)
