@@ -57,8 +57,8 @@ void pack_transposed(const T* from, std::int64_t stride, std::int64_t count, std
 template <class T>
 void pack_rows(const T* from, std::int64_t stride, std::int64_t count, std::int64_t depth,
                std::int64_t width, T* to) {
-  if (count == kTileColumns<T> &&
-      width == count) {  // nearly all there is to pack in large products
+  // Nearly all there is to pack in large products.
+  if (count == kTileColumns<T> && width == count) {
     for (std::int64_t k = 0; k < depth; ++k, from += stride, to += width) {
       prefetch(from + kPrefetchRows * stride, count);
 #pragma GCC unroll 2
