@@ -2,6 +2,7 @@
 
 #include "cuda/attention.cuh"
 #include "cuda/kernels.h"
+#include "tensor/formulas.h"
 
 namespace mf::cuda {
 namespace device {
@@ -13,8 +14,7 @@ struct RunningSoftmax {
   T largest = -kInfinity<T>;
   T sum = 0;
 
-  /// As in exp_shift of softmax.
-  __device__ T shift() const { return isfinite(largest) ? largest : T{0}; }
+  __device__ T shift() const { return exp_shift(largest); }
 
   /// Takes in a larger or equal maximum; returns by what earlier weights are multiplied.
   __device__ T raise(T maximum) {
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kTileThreads, 1)
 
   RunningSoftmax<T> softmax[kMyRows];
   Results<T> results = {};
-  if (problem.own_key) {
+  if (problem.has_own) {
     for (std::int64_t r = threadIdx.x / kWarp; r < kTile && r < q.count;
          r += kTileThreads / kWarp) {
       const T logit = problem.own_logit(job.b, job.h, job.first + r);
@@ -119,10 +119,8 @@ __global__ void __launch_bounds__(kTileThreads, 1)
   const HeadRows<const T> q = problem.q.head(job.b, job.h).from(job.first);
   const HeadRows<const T> k = problem.k.head(job.b, job.h).from(first_key);
   const HeadRows<T> target = map.head(job.b, job.h).from(job.first);
-  // Where a query sees nothing all logits are -inf, as is log_sum: their difference would be NaN.
   const auto shift = [&](std::int64_t r) {
-    const T value = log_sum.at(job.b, job.h, job.first + r);
-    return value == -kInfinity<T> ? T{0} : value;
+    return formulas::log_sum_shift(log_sum.at(job.b, job.h, job.first + r));
   };
 
   if (first_key < problem.keys) {
@@ -144,7 +142,7 @@ __global__ void __launch_bounds__(kTileThreads, 1)
       }
     }
   }
-  if (problem.own_key && first_key == 0) {
+  if (problem.has_own && first_key == 0) {
     for (std::int64_t r = threadIdx.x / kWarp; r < kTile && r < q.count;
          r += kTileThreads / kWarp) {
       const std::int64_t i = job.first + r;

@@ -1,10 +1,9 @@
 #pragma once
 
-#include <cmath>
-
 #include "cuda/device_math.cuh"
 #include "cuda/launch.h"
 #include "cuda/team.cuh"
+#include "tensor/attention_sizes.h"
 #include "tensor/dropout.h"
 
 /// What forward and backward of attention share. A block takes a tile of queries (or of keys) of
@@ -101,22 +100,15 @@ struct Job {
 
 /// The inputs and what follows from the options.
 template <class T>
-struct AttentionProblem {
-  std::int64_t batch, heads, queries, keys;
+struct AttentionProblem : AttentionSizes {
   HeadsOperand<const T> q, k, v, own_key, own_value;
   ScoresOperand<std::uint8_t> mask;
   ScoresOperand<T> bias;
   T logit_scale;          ///< d logit / d (q . k)
   T inverse_temperature;  ///< d logit / d bias
-  bool causal, drops;
+  bool drops;
   DropoutRule rule;
 
-  /// Keys 0..visible-1 are those that the causal rule lets query i see.
-  __device__ std::int64_t visible(std::int64_t i) const {
-    if (!causal) return keys;
-    const std::int64_t count = i + 1 + keys - queries;
-    return count < 0 ? 0 : count < keys ? count : keys;
-  }
   __device__ bool sees(std::int64_t i, std::int64_t j) const {
     return i < queries && j < visible(i);
   }
@@ -133,9 +125,7 @@ struct AttentionProblem {
   /// The dropout factor of query i's weight j, 0 or 1/(1-p); j = keys is the own weight.
   __device__ T factor(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const {
     if (!drops) return T{1};
-    const std::int64_t weights = own_key ? keys + 1 : keys;
-    const std::int64_t element = ((b * heads + h) * queries + i) * weights + j;
-    return rule.keep(static_cast<std::uint64_t>(element)) ? static_cast<T>(rule.scale) : T{0};
+    return rule.keep(weight(b, h, i, j)) ? static_cast<T>(rule.scale) : T{0};
   }
 
   /// The logit of query i with its own key; all lanes of the warp take part.
@@ -209,11 +199,9 @@ __device__ Job job_of(const AttentionProblem<T>& problem, std::int64_t tiles, st
 
 }  // namespace device
 
-inline std::int64_t tiles_of(std::int64_t rows) {
-  return (rows + device::kTile - 1) / device::kTile;
-}
+inline std::int64_t tiles_of(std::int64_t rows) { return ceil_div(rows, device::kTile); }
 inline std::int64_t panels_of(std::int64_t width) {
-  return width <= device::kPanel ? 1 : (width + device::kPanel - 1) / device::kPanel;
+  return width <= device::kPanel ? 1 : ceil_div(width, device::kPanel);
 }
 
 template <class T, class V>
@@ -243,12 +231,7 @@ device::AttentionProblem<T> attention_problem(const View& q, const View& k, cons
                                               const View& mask, const View& bias,
                                               const View& own_key, const View& own_value,
                                               const AttentionOptions& options) {
-  const double scale =
-      options.scale != 0.0 ? options.scale : 1.0 / std::sqrt(static_cast<double>(q.shape[3]));
-  return {q.shape[0],
-          q.shape[1],
-          q.shape[2],
-          k.shape[2],
+  return {{q, k, own_key, options},
           heads_operand<const T>(q),
           heads_operand<const T>(k),
           heads_operand<const T>(v),
@@ -256,9 +239,8 @@ device::AttentionProblem<T> attention_problem(const View& q, const View& k, cons
           heads_operand<const T>(own_value),
           scores_operand<std::uint8_t>(mask),
           scores_operand<T>(bias),
-          static_cast<T>(scale / options.temperature),
+          static_cast<T>(logit_scale(q, options)),
           static_cast<T>(1.0 / options.temperature),
-          options.causal,
           options.dropout > 0.0,
           DropoutRule(options.dropout, options.key)};
 }

@@ -2,6 +2,7 @@
 
 #include "cuda/attention.cuh"
 #include "cuda/kernels.h"
+#include "tensor/formulas.h"
 
 // With P the weights, F the dropout factors (0 or 1/(1-p)), A = P F and dA = gout v^T:
 //   gv = A^T gout,  dlogit = P (F dA - D),  D_i = sum_j P_ij F_ij dA_ij = gout_i . out_i,
@@ -22,12 +23,6 @@ struct BackwardInputs {
   QueriesOperand<const T> log_sum;
   const T* mean;      ///< [B, H, T]: D
   const T* own_part;  ///< [B, H, T]: logit_scale dlogit of the own key
-
-  /// Row of the [B, H, T] arrays.
-  __device__ static std::int64_t row(const AttentionProblem<T>& problem, std::int64_t b,
-                                     std::int64_t h, std::int64_t i) {
-    return (b * problem.heads + h) * problem.queries + i;
-  }
 };
 
 /// P_ij and dlogit_ij; zeros where query i does not see key j.
@@ -39,10 +34,8 @@ struct ScoreGradient {
   __device__ ScoreGradient(const AttentionProblem<T>& problem, const BackwardInputs<T>& inputs,
                            const Job& job, std::int64_t i, std::int64_t j, T product, T along) {
     if (!problem.sees(i, j) || j >= problem.keys) return;
-    const std::int64_t row = BackwardInputs<T>::row(problem, job.b, job.h, i);
-    // Where a query sees nothing all logits are -inf, as is log_sum: their difference would be NaN.
-    const T log_sum = inputs.log_sum.at(job.b, job.h, i);
-    const T shift = log_sum == -kInfinity<T> ? T{0} : log_sum;
+    const std::int64_t row = problem.row(job.b, job.h, i);
+    const T shift = formulas::log_sum_shift(inputs.log_sum.at(job.b, job.h, i));
     const T p = DeviceMath::exp(problem.logit(job.b, job.h, i, j, product) - shift);
     const T factor = problem.factor(job.b, job.h, i, j);
     weight = factor == T{0} ? T{0} : p * factor;
@@ -69,7 +62,7 @@ __global__ void __launch_bounds__(kBlock, 1)
   const T* const y = out.head(b, h).row(i);
   const T dot = Lanes::sum<T>(n, [&](std::int64_t e) { return g[e] * y[e]; });
   if (lane_index() == 0) mean[row] = dot;
-  if (!problem.own_key) return;
+  if (!problem.has_own) return;
 
   const T weight = DeviceMath::exp(problem.own_logit(b, h, i) - log_sum.at(b, h, i));
   const T factor = problem.factor(b, h, i, problem.keys);
@@ -134,8 +127,8 @@ __global__ void __launch_bounds__(kTileThreads, 1)
       const std::int64_t column = job.first_column + tile_column(c);
       if (column >= gq.width) continue;
       T gradient = problem.logit_scale * results[a][c];
-      if (problem.own_key) {
-        gradient += inputs.own_part[BackwardInputs<T>::row(problem, job.b, job.h, i)] *
+      if (problem.has_own) {
+        gradient += inputs.own_part[problem.row(job.b, job.h, i)] *
                     problem.own_key.head(job.b, job.h).row(i)[column];
       }
       gq.head(job.b, job.h).row(i)[column] = gradient;
@@ -157,13 +150,11 @@ __global__ void __launch_bounds__(kTileThreads, 1)
   const HeadRows<const T> k = problem.k.head(job.b, job.h).from(job.first);
   const HeadRows<const T> v = problem.v.head(job.b, job.h).from(job.first);
   const HeadRows<const T> gout = inputs.gout.head(job.b, job.h);
-  // The first query that sees the first key of the tile, down to a whole tile.
-  std::int64_t first_query = 0;
-  if (problem.causal) first_query = job.first + problem.queries - problem.keys;
-  first_query = first_query < 0 ? 0 : first_query / kTile * kTile;
 
   Results<T> key_results = {}, value_results = {};
-  for (; first_query < problem.queries; first_query += kTile) {
+  // From the first query that sees the first key of the tile, down to a whole tile.
+  for (std::int64_t first_query = problem.first_query(job.first) / kTile * kTile;
+       first_query < problem.queries; first_query += kTile) {
     Scores<T> products = {}, along = {};
     add_products(k, q.from(first_query), weights, dlogits, products);
     add_products(v, gout.from(first_query), weights, dlogits, along);

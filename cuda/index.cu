@@ -120,7 +120,7 @@ void scatter_rows(Context& context, View ids, View gy, MutView gtable) {
     constexpr std::int64_t kColumns = 128;
     const std::int64_t n = ids.shape.elements();
     const std::int64_t width = gtable.shape[1];
-    const std::int64_t tiles = (width + kColumns - 1) / kColumns;
+    const std::int64_t tiles = ceil_div(width, kColumns);
     launch(context, "scatter_rows", device::scatter_rows<T>, Grid::of_warps(n * tiles),
            ids.as<std::int32_t>(), gy.as<T>(), gtable.as<T>(), n, width, tiles);
   });

@@ -17,7 +17,7 @@ struct Grid {
   int threads;
 
   /// One thread for each of n items.
-  static Grid of_threads(std::int64_t n) { return {(n + kBlock - 1) / kBlock, kBlock}; }
+  static Grid of_threads(std::int64_t n) { return {ceil_div(n, kBlock), kBlock}; }
   /// One warp for each of n items.
   static Grid of_warps(std::int64_t n) { return of_threads(n * kWarp); }
 };

@@ -164,7 +164,7 @@ void layer_norm_backward(Context& context, View x, View gain, View mean, View rs
     const std::int64_t n = rows.width;
     if (ggain.data || gbias.data) {
       using Sums = device::ParameterSums<T>;
-      const std::int64_t blocks = (rows.count + Sums::kRows - 1) / Sums::kRows;
+      const std::int64_t blocks = ceil_div(rows.count, Sums::kRows);
       const Workspace<T> sums(context, 2 * blocks * n);
       const Sums f{n, rows.count, x.as<T>(), mean.as<T>(), rstd.as<T>(), gy.as<T>(), sums.data()};
       launch_each(context, "layer_norm_backward", f, blocks * n);

@@ -91,7 +91,7 @@ template <class T>
 void sum_columns(Context& context, std::int64_t outer, std::int64_t n, std::int64_t inner,
                  const T* x, T* y) {
   using Sums = device::ColumnSums<T>;
-  const std::int64_t chunks = (n + Sums::kChunk - 1) / Sums::kChunk;
+  const std::int64_t chunks = ceil_div(n, Sums::kChunk);
   if (chunks <= 1) return launch_each(context, "sum", Sums{n, inner, 1, x, y}, outer * inner);
   const Workspace<T> parts(context, outer * chunks * inner);
   launch_each(context, "sum", Sums{n, inner, chunks, x, parts.data()}, outer * chunks * inner);

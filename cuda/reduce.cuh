@@ -39,7 +39,7 @@ template <class Acc, class Out, class Term>
 void sum_rows(Context& context, const char* name, const Term& term, std::int64_t rows,
               std::int64_t n, Out* y) {
   constexpr std::int64_t kChunk = device::ChunkSums<Acc, Out, Term>::kChunk;
-  const std::int64_t chunks = (n + kChunk - 1) / kChunk;
+  const std::int64_t chunks = ceil_div(n, kChunk);
   const auto run = [&](const auto& f, std::int64_t jobs) {
     using F = std::decay_t<decltype(f)>;
     launch(context, name, device::each_row<kWarp, F>, Grid::of_warps(jobs), f, jobs);

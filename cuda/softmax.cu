@@ -1,22 +1,21 @@
 #include "cuda/device_math.cuh"
 #include "cuda/kernels.h"
 #include "cuda/team.cuh"
+#include "tensor/formulas.h"
 
 namespace mf::cuda {
 namespace device {
 
-/// What to subtract before exp so that it cannot overflow: the largest element, NaN ignored, or 0
-/// where that is infinite and the difference would be NaN.
+/// exp_shift of the largest element, NaN ignored.
 template <class Team, class T>
-__device__ T exp_shift(const T* x, std::int64_t n) {
-  const T largest = Team::combine(n, -kInfinity<T>, Larger{}, [&](std::int64_t j) { return x[j]; });
-  return isfinite(largest) ? largest : T{0};
+__device__ T exp_shift_of_row(const T* x, std::int64_t n) {
+  return exp_shift(Team::combine(n, -kInfinity<T>, Larger{}, [&](std::int64_t j) { return x[j]; }));
 }
 
 /// log sum_j exp x_j.
 template <class Team, class T>
 __device__ T log_sum_exp(const T* x, std::int64_t n) {
-  const T shift = exp_shift<Team>(x, n);
+  const T shift = exp_shift_of_row<Team>(x, n);
   const auto term = [&](std::int64_t j) { return DeviceMath::exp(x[j] - shift); };
   return shift + DeviceMath::log(Team::template sum<T>(n, term));
 }
@@ -31,7 +30,7 @@ struct Softmax {
   __device__ void run(std::int64_t row) const {
     const T* const in = x + row * n;
     T* const out = y + row * n;
-    const T shift = exp_shift<Team>(in, n);
+    const T shift = exp_shift_of_row<Team>(in, n);
     const T sum = Team::template sum<T>(n, [&](std::int64_t j) {
       const T value = DeviceMath::exp(in[j] - shift);
       out[j] = value;
@@ -65,8 +64,7 @@ struct LogSoftmax {
 
   template <class Team>
   __device__ void run(std::int64_t row) const {
-    const T log_sum = log_sum_exp<Team>(x + row * n, n);
-    const T shift = log_sum == -kInfinity<T> ? T{0} : log_sum;
+    const T shift = formulas::log_sum_shift(log_sum_exp<Team>(x + row * n, n));
     Team::each(n, [&](std::int64_t j) { y[row * n + j] = x[row * n + j] - shift; });
   }
 };
@@ -104,50 +102,27 @@ struct LogSumExp {
 
 // x, y [rows, width]. A row of -inf gives zeros.
 void softmax(Context& context, View x, MutView y) {
-  visit_float(x.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const Rows rows(x.shape);
-    launch_rows(context, "softmax", device::Softmax<T>{rows.width, x.as<T>(), y.as<T>()}, rows);
-  });
+  launch_rows<device::Softmax>(context, "softmax", x, y);
 }
 
 // y, gy, gx [rows, width]: gx = y (gy - sum_j gy_j y_j).
 void softmax_backward(Context& context, View y, View gy, MutView gx) {
-  visit_float(y.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const Rows rows(y.shape);
-    const device::SoftmaxBackward<T> f{rows.width, y.as<T>(), gy.as<T>(), gx.as<T>()};
-    launch_rows(context, "softmax_backward", f, rows);
-  });
+  launch_rows<device::SoftmaxBackward>(context, "softmax_backward", y, gy, gx);
 }
 
 // x, y [rows, width]. A row of -inf gives -inf.
 void log_softmax(Context& context, View x, MutView y) {
-  visit_float(x.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const Rows rows(x.shape);
-    const device::LogSoftmax<T> f{rows.width, x.as<T>(), y.as<T>()};
-    launch_rows(context, "log_softmax", f, rows);
-  });
+  launch_rows<device::LogSoftmax>(context, "log_softmax", x, y);
 }
 
 // y, gy, gx [rows, width]: gx = gy - exp(y) sum_j gy_j.
 void log_softmax_backward(Context& context, View y, View gy, MutView gx) {
-  visit_float(y.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const Rows rows(y.shape);
-    const device::LogSoftmaxBackward<T> f{rows.width, y.as<T>(), gy.as<T>(), gx.as<T>()};
-    launch_rows(context, "log_softmax_backward", f, rows);
-  });
+  launch_rows<device::LogSoftmaxBackward>(context, "log_softmax_backward", y, gy, gx);
 }
 
 // x [rows, width] -> y [rows].
 void logsumexp(Context& context, View x, MutView y) {
-  visit_float(x.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const Rows rows(x.shape);
-    launch_rows(context, "logsumexp", device::LogSumExp<T>{rows.width, x.as<T>(), y.as<T>()}, rows);
-  });
+  launch_rows<device::LogSumExp>(context, "logsumexp", x, y);
 }
 
 }  // namespace mf::cuda

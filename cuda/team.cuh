@@ -23,6 +23,13 @@ struct Larger {
   }
 };
 
+/// What to subtract before exp so that it cannot overflow: the largest logit, or 0 where that is
+/// infinite and the difference would be NaN.
+template <class T>
+__device__ T exp_shift(T largest) {
+  return isfinite(largest) ? largest : T{0};
+}
+
 /// The values of `kLanes` neighbouring lanes, combined in a fixed tree; every lane gets the result.
 /// All lanes of the warp take part.
 template <int kLanes = kWarp, class T, class F>
@@ -102,6 +109,18 @@ void launch_rows(Context& context, const char* name, const F& f, const Rows& row
   } else {
     launch(context, name, device::each_row<kBlock, F>, Grid{rows.count, kBlock}, f, rows.count);
   }
+}
+
+/// The same for the rows of `first`: an F of the dtype, made of their width and the operands'
+/// elements.
+template <template <class> class F, class First, class... Rest>
+void launch_rows(Context& context, const char* name, const First& first, const Rest&... rest) {
+  visit_float(first.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const Rows rows(first.shape);
+    const F<T> f{rows.width, first.template as<T>(), rest.template as<T>()...};
+    launch_rows(context, name, f, rows);
+  });
 }
 
 }  // namespace mf::cuda

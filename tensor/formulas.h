@@ -1,5 +1,7 @@
 #pragma once
 
+#include <limits>
+
 #include "tensor/backend.h"
 
 /// Value and derivative of each elementwise function, written once for every device. `M` supplies
@@ -152,6 +154,13 @@ struct GeluTanh {
     return T{0.5} * (T{1} + t) + T{0.5} * x * (T{1} - t * t) * slope;
   }
 };
+
+/// What to subtract from logits with this log-sum: where all are -inf, as is it, the difference
+/// would be NaN.
+template <class T>
+[[gnu::always_inline]] constexpr T log_sum_shift(T log_sum) {
+  return log_sum == -std::numeric_limits<T>::infinity() ? T{0} : log_sum;
+}
 
 /// Calls `fn(Formula{})` with the struct behind `function`.
 template <class F>

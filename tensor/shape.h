@@ -113,6 +113,9 @@ Shape row_major_strides(const Shape& shape);
 /// The same, where they are to be.
 void set_row_major(const Shape& shape, Shape& strides);
 
+/// How many pieces of `size` it takes to cover n.
+constexpr std::int64_t ceil_div(std::int64_t n, std::int64_t size) { return (n + size - 1) / size; }
+
 namespace detail {
 [[noreturn]] void fail_axis(int axis, int rank, std::string_view operation);
 }

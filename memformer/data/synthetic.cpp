@@ -62,7 +62,7 @@ class SequenceTask : public SyntheticTask {
 
   std::int64_t segments() const final {
     // The last segment is only a target.
-    return (length() + segment_length_ - 1) / segment_length_ - 1;
+    return ceil_div(length(), segment_length_) - 1;
   }
   int min_difficulty() const final {
     // The first segment is never a target, so no answer may lie in it.

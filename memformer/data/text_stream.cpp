@@ -79,7 +79,7 @@ TextStream::TextStream(std::span<const std::string> documents, const TextStreamO
 
 void TextStream::add_piece(Row& row, std::int64_t begin, std::int64_t end) const {
   const std::int64_t L = options_.segment_length;
-  const std::int64_t segments = (std::max(end - begin, std::int64_t{0}) + L - 1) / L;
+  const std::int64_t segments = ceil_div(std::max(end - begin, std::int64_t{0}), L);
   const std::int64_t steps = options_.score_first_segment ? segments : segments - 1;
   if (steps <= 0) return;
   row.pieces.push_back({begin, end, row.steps});

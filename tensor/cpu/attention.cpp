@@ -1,11 +1,13 @@
 #include <algorithm>
 
+#include "tensor/attention_sizes.h"
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/panels.h"
 #include "tensor/cpu/rows.h"
 #include "tensor/cpu/scratch.h"
 #include "tensor/cpu/vector_math.h"
 #include "tensor/dropout.h"
+#include "tensor/formulas.h"
 
 namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {
@@ -35,17 +37,14 @@ Matrix<T> head(const MutView& view, std::int64_t b, std::int64_t h) {
 
 /// What forward and backward share: shapes, scales, and what is done to a row of logits.
 template <class T>
-class Problem {
+class Problem : public AttentionSizes {
  public:
   Problem(const View& q, const View& k, const View& v, const View& mask, const View& bias,
           const View& own_key, const AttentionOptions& options)
-      : batch(q.shape[0]),
-        heads(q.shape[1]),
-        queries(q.shape[2]),
-        keys(k.shape[2]),
+      : AttentionSizes(q, k, own_key, options),
         width(q.shape[3]),
         value_width(v.shape[3]),
-        logit_scale(static_cast<T>(scale_of(options, width) / options.temperature)),
+        logit_scale(static_cast<T>(mf::logit_scale(q, options))),
         inverse_temperature(static_cast<T>(1.0 / options.temperature)),
         dropout_scale(static_cast<T>(DropoutRule(options.dropout, options.key).scale)),
         q_(q),
@@ -53,11 +52,10 @@ class Problem {
         mask_(mask),
         bias_(bias),
         own_key_(own_key),
-        causal_(options.causal),
         drops_(options.dropout > 0.0),
         rule_(options.dropout, options.key) {}
 
-  const std::int64_t batch, heads, queries, keys, width, value_width;
+  const std::int64_t width, value_width;
   const T logit_scale;          ///< d logit / d (q . k)
   const T inverse_temperature;  ///< d logit / d bias
   const T dropout_scale;
@@ -86,16 +84,6 @@ class Problem {
     for_chunks(batch * heads * parts(), cost(ceil_div(queries, parts())), fn);
   }
 
-  /// Keys 0..visible-1 are those that the causal rule lets query i see.
-  std::int64_t visible(std::int64_t i) const {
-    if (!causal_) return keys;
-    return std::clamp<std::int64_t>(i + 1 + keys - queries, 0, keys);
-  }
-  /// The first query that sees key j.
-  std::int64_t first_query(std::int64_t j) const {
-    return causal_ ? std::max<std::int64_t>(0, j + queries - keys) : 0;
-  }
-
   /// row [n] from logit_scale q . k of query i to its logits; -inf, which weighs nothing, for keys
   /// that it does not see. n is a multiple of a vector.
   void finish_logits(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t n, T* row) const {
@@ -105,10 +93,9 @@ class Problem {
     if (seen < n) std::fill(row + seen, row + n, -std::numeric_limits<T>::infinity());
   }
 
-  bool has_own() const { return own_key_.data != nullptr; }
   /// The logit of query i with its own key; -inf, which weighs nothing, if it has none.
   T own_logit(std::int64_t b, std::int64_t h, std::int64_t i) const {
-    if (!has_own()) return -std::numeric_limits<T>::infinity();
+    if (!has_own) return -std::numeric_limits<T>::infinity();
     return logit_scale * dot(head_start<T>(q_, b, h) + i * q_.strides[2],
                              head_start<T>(own_key_, b, h) + i * own_key_.strides[2], width);
   }
@@ -117,12 +104,11 @@ class Problem {
   /// The dropout factor of query i's own weight, 0 or 1/(1-p).
   T own_factor(std::int64_t b, std::int64_t h, std::int64_t i) const {
     if (!drops_) return T{1};
-    return rule_.keep(first_weight(b, h, i) + static_cast<std::uint64_t>(keys)) ? dropout_scale
-                                                                                : T{0};
+    return rule_.keep(weight(b, h, i, keys)) ? dropout_scale : T{0};
   }
   /// row_j = keep(b, h, i, j) ? row_j * dropout_scale : 0 for j < n.
   void drop(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t n, T* row) const {
-    const std::uint64_t start = first_weight(b, h, i);
+    const std::uint64_t start = weight(b, h, i, 0);
     const T scale = dropout_scale;
     const DropoutRule rule = rule_;
 #pragma omp simd
@@ -133,19 +119,9 @@ class Problem {
   }
 
  private:
-  static double scale_of(const AttentionOptions& options, std::int64_t width) {
-    return options.scale != 0.0 ? options.scale : 1.0 / std::sqrt(static_cast<double>(width));
-  }
-
   /// Elementary operations of forward for so many queries; backward takes about twice as many.
   std::int64_t cost(std::int64_t rows) const {
     return rows * (keys + 1) * (width + value_width + 16) / 4;
-  }
-
-  /// Dropout element of query i's first weight.
-  std::uint64_t first_weight(std::int64_t b, std::int64_t h, std::int64_t i) const {
-    const std::int64_t weights = keys + (has_own() ? 1 : 0);
-    return static_cast<std::uint64_t>(((b * heads + h) * queries + i) * weights);
   }
 
   void add_bias(const T* bias, std::int64_t n, T* row) const {
@@ -171,7 +147,6 @@ class Problem {
   }
 
   const View &q_, &k_, &mask_, &bias_, &own_key_;
-  bool causal_;
   bool drops_;
   DropoutRule rule_;
 };
@@ -271,7 +246,7 @@ class Forward {
     for (std::int64_t r = 0; r < rows; ++r) {
       T* const to = head_start<T>(out_, b, h) + (first + r) * out_.strides[2];
       scaled_copy(scales_[r], result_.data() + r * result_stride_, problem_.value_width, to);
-      if (problem_.has_own())
+      if (problem_.has_own)
         add_scaled(own_[r], head_start<T>(own_value_, b, h) + (first + r) * own_value_.strides[2],
                    problem_.value_width, to);
     }
@@ -297,7 +272,7 @@ class Forward {
     T* const to = head_start<T>(map_, b, h) + i * map_.strides[2];
     scaled_copy(scale, row, columns, to);
     std::fill(to + columns, to + problem_.keys, T{0});
-    if (problem_.has_own()) to[problem_.keys] = own;
+    if (problem_.has_own) to[problem_.keys] = own;
   }
 
   const Problem<T>& problem_;
@@ -419,7 +394,7 @@ class Backward {
       problem_.finish_logits(b_, h_, i, padded, row);
       const T log_sum = head_start<T>(views_.log_sum, b_, h_)[i * views_.log_sum.strides[2]];
       const T mean = dot(at(views_.gout, i), at(views_.out, i), problem_.value_width);
-      if (problem_.has_own()) add_own(log_sum, mean, i);
+      if (problem_.has_own) add_own(log_sum, mean, i);
       if (problem_.drops()) problem_.drop(b_, h_, i, columns, gradient);
       logit_gradient(log_sum, mean, padded, row, gradient);
       if (columns < problem_.keys) {
@@ -436,7 +411,7 @@ class Backward {
                   gq_.data(), width);
     for (std::int64_t r = 0; r < rows; ++r) {
       // With own keys, their part of gq is already there.
-      const auto write = problem_.has_own() ? &add_scaled<T> : &scaled_copy<T>;
+      const auto write = problem_.has_own ? &add_scaled<T> : &scaled_copy<T>;
       write(T{1}, gq_.data() + r * width, problem_.width, at(views_.gq, first + r));
     }
   }
@@ -489,8 +464,7 @@ class Backward {
   /// weights [n] from logits to P, gradients from dA to dlogit, 0 where the weight is; n is whole
   /// vectors.
   static void logit_gradient(T log_sum, T mean, std::int64_t n, T* weights, T* gradients) {
-    // Where a query sees nothing all logits are -inf, as is log_sum: their difference would be NaN.
-    const T shift = log_sum == -std::numeric_limits<T>::infinity() ? T{0} : log_sum;
+    const T shift = formulas::log_sum_shift(log_sum);
     for (std::int64_t j = 0; j < n; j += kVector<T>) {
       T* const weight = weights + j;
       T* const gradient = gradients + j;

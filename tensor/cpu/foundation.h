@@ -18,6 +18,7 @@
 #include <immintrin.h>
 #endif
 
+#include "tensor/attention_sizes.h"
 #include "tensor/backend.h"
 #include "tensor/cpu/eigen_product.h"
 #include "tensor/cpu/parallel.h"

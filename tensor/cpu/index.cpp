@@ -41,7 +41,7 @@ void scatter_rows(Context&, View ids, View gy, MutView gtable) {
     const std::int64_t width = gtable.shape[1];
     // Ids repeat, so rows cannot be shared out; each job owns a block of columns instead.
     constexpr std::int64_t kColumns = 64;
-    const std::int64_t blocks = (width + kColumns - 1) / kColumns;
+    const std::int64_t blocks = ceil_div(width, kColumns);
     for_chunks(blocks, n * std::min(width, kColumns), [&](std::int64_t begin, std::int64_t end) {
       const std::int64_t first = begin * kColumns;
       const std::int64_t columns = std::min(width, end * kColumns) - first;

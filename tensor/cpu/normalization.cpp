@@ -112,7 +112,7 @@ void layer_norm_backward(Context&, View x, View gain, View mean, View rstd, View
     const std::int64_t n = rows.width;
     // A block of rows gives gx and its sums for ggain and gbias while it is in the cache.
     const std::int64_t step = rows_of_block(n);
-    const std::int64_t blocks = (rows.count + step - 1) / step;
+    const std::int64_t blocks = ceil_div(rows.count, step);
     const bool has_sums = ggain.data || gbias.data;
     const Scratch<T> sums(has_sums ? blocks * 2 * n : 0);  // [blocks, 2, width]
     for_chunks(blocks, step * n * kNormCost, [&](std::int64_t begin, std::int64_t end) {

@@ -20,8 +20,6 @@ inline Part part(std::int64_t n, std::int64_t parts, std::int64_t index) {
   return {begin, (index + 1) * n / parts - begin};
 }
 
-inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 /// How many rows ahead packing asks for: rows far apart are out of reach of the processor's own
 /// prefetching. An address beyond the end does no harm.
 inline constexpr std::int64_t kPrefetchRows = 8;

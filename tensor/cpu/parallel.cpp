@@ -8,6 +8,8 @@
 #include <omp.h>
 #endif
 
+#include "tensor/shape.h"
+
 namespace mf {
 namespace {
 
@@ -64,7 +66,7 @@ void parallel_chunks(std::int64_t n, std::int64_t cost_per_item,
                      const std::function<void(std::int64_t begin, std::int64_t end)>& fn) {
   if (n <= 0) return;
   const std::int64_t step = items_per_chunk(n, std::max<std::int64_t>(1, cost_per_item));
-  const std::int64_t chunks = (n + step - 1) / step;
+  const std::int64_t chunks = ceil_div(n, step);
   const auto run = [&](std::int64_t chunk) { fn(chunk * step, std::min(n, (chunk + 1) * step)); };
   const auto team = static_cast<int>(std::min<std::int64_t>(threads(), chunks));
 

@@ -1,7 +1,6 @@
 #include "tensor/cpu/product.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "tensor/cpu/panels.h"
 #include "tensor/cpu/rows.h"

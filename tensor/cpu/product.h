@@ -51,10 +51,4 @@ template <class T>
 void parallel_product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c,
                       const ProductOptions<T>& options = {});
 
-/// product with c itself as base.
-template <class T>
-void accumulate_product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, T alpha) {
-  product<T>(a, b, c, {alpha, c.data, c.row_stride, nullptr, nullptr});
-}
-
 }  // namespace mf::cpu_kernels::MEMFORMER_ISA

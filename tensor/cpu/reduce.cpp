@@ -13,7 +13,7 @@ constexpr std::int64_t kColumns = 256;
 struct Extents {
   std::int64_t outer, n, inner;
   explicit Extents(const Shape& shape) : outer(shape[0]), n(shape[1]), inner(shape[2]) {}
-  std::int64_t column_blocks() const { return (inner + kColumns - 1) / kColumns; }
+  std::int64_t column_blocks() const { return ceil_div(inner, kColumns); }
 };
 
 /// Calls fn(outer index, first column, columns) for each block of columns.

@@ -3,6 +3,7 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/rows.h"
 #include "tensor/cpu/vector_math.h"
+#include "tensor/formulas.h"
 
 namespace mf::cpu_kernels::MEMFORMER_ISA {
 namespace {
@@ -87,7 +88,7 @@ void log_softmax(Context&, View x, MutView y) {
       T* const log_sum = log_sums.data();
       log_sum_exp(in, count, n, log_sum);
       for (std::int64_t r = 0; r < count; ++r) {
-        const T shift = log_sum[r] == -std::numeric_limits<T>::infinity() ? T{0} : log_sum[r];
+        const T shift = formulas::log_sum_shift(log_sum[r]);
 #pragma omp simd
         for (std::int64_t j = r * n; j < (r + 1) * n; ++j) out[j] = in[j] - shift;
       }

@@ -92,7 +92,7 @@ void for_stretches(const IndexSpace<K>& space, std::int64_t cost_per_element, co
   const std::int64_t length = space.run_length();
   if (space.is_one_run() && length <= kStretch)
     return fn(typename IndexSpace<K>::Offsets{}, length);
-  const std::int64_t per_run = (length + kStretch - 1) / kStretch;
+  const std::int64_t per_run = ceil_div(length, kStretch);
   const std::int64_t stretches = space.elements() / length * per_run;
   for_chunks(stretches, std::min(length, kStretch) * cost_per_element,
              [&](std::int64_t begin, std::int64_t end) {

@@ -250,8 +250,8 @@ void multiply_add_carry(Lane& l, const Instruction& i) {
 Type as_unsigned(Type t) { return t == Type::s32 ? Type::u32 : t == Type::s64 ? Type::u64 : t; }
 
 template <bool kSubtract>
-bool decode_add_carry(Opcode& o, Instruction& i, u32 carry_in) {
-  i.option = carry_in | (o.take("cc") ? u32{kCarryOut} : 0u);
+bool decode_add_carry(Opcode& o, Instruction& i, u32 carry) {
+  i.option = carry | (o.take("cc") ? u32{kCarryOut} : 0u);
   i.execute = for_type<u32, u64>(as_unsigned(o.type()),
                                  []<class T>() -> Handler { return add_carry<T, kSubtract>; });
   return i.execute != nullptr;
@@ -260,12 +260,7 @@ bool decode_add_carry(Opcode& o, Instruction& i, u32 carry_in) {
 template <class F, bool kSubtract>
 bool decode_sum(Opcode& o, Instruction& i) {
   if (is_float(o.type())) return decode_float<F, 2>(o, i);
-  if (o.take("cc")) {
-    i.option = kCarryOut;
-    i.execute = for_type<u32, u64>(as_unsigned(o.type()),
-                                   []<class T>() -> Handler { return add_carry<T, kSubtract>; });
-    return i.execute != nullptr;
-  }
+  if (o.take("cc")) return decode_add_carry<kSubtract>(o, i, kCarryOut);
   return decode_integer2<F>(o, i);
 }
 
@@ -292,8 +287,8 @@ bool decode_integer3(Opcode& o, Instruction& i) {
   return i.execute != nullptr;
 }
 
-bool decode_mad_carry(Opcode& o, Instruction& i, u32 carry_in) {
-  i.option = carry_in | (o.take("cc") ? u32{kCarryOut} : 0u);
+bool decode_mad_carry(Opcode& o, Instruction& i, u32 carry) {
+  i.option = carry | (o.take("cc") ? u32{kCarryOut} : 0u);
   const int part = o.take_any("lo", "hi");
   if (part < 0) return false;
   // The high half of a product depends on the sign, the carry does not.
@@ -306,11 +301,7 @@ bool decode_mad_carry(Opcode& o, Instruction& i, u32 carry_in) {
 
 bool decode_mad(Opcode& o, Instruction& i) {
   if (is_float(o.type())) return decode_float<Fma, 3>(o, i);
-  if (o.take("cc")) {
-    if (!decode_mad_carry(o, i, 0)) return false;
-    i.option |= kCarryOut;
-    return true;
-  }
+  if (o.take("cc")) return decode_mad_carry(o, i, kCarryOut);
   switch (o.take_any("lo", "hi", "wide")) {
     case 0:
       return decode_integer3<MulAdd>(o, i);

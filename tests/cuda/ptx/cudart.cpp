@@ -110,15 +110,12 @@ void copy_now(const char* call, std::uint32_t operation, void* to, const void* f
   const auto readable = [&]() -> const std::byte* {
     if (!staged.empty()) return staged.data();
     if (!is_device(from)) return static_cast<const std::byte*>(from);
-    if (is_device(to)) {  // what was never written stays so in the copy
-      const bool checks = std::exchange(settings().uninitialised, false);
-      const bool fine = touch_range(call, operation, address_of(from), bytes, false);
-      settings().uninitialised = checks;
-      return fine ? device_memory().view(address_of(from)) : nullptr;
-    }
-    return touch_range(call, operation, address_of(from), bytes, false)
-               ? device_memory().view(address_of(from))
-               : nullptr;
+    // On the device, what was never written stays so in the copy.
+    const bool checks = settings().uninitialised;
+    settings().uninitialised = checks && !is_device(to);
+    const bool fine = touch_range(call, operation, address_of(from), bytes, false);
+    settings().uninitialised = checks;
+    return fine ? device_memory().view(address_of(from)) : nullptr;
   };
   const std::byte* source = readable();
   std::byte* target = static_cast<std::byte*>(to);

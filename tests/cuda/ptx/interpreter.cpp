@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <random>
 #include <set>
 #include <string>
 
@@ -22,20 +23,10 @@ std::string position(std::uint32_t linear, const Dim3& extent) {
          std::to_string(linear / extent[0] / extent[1]) + ")";
 }
 
-std::uint64_t next_random(std::uint64_t& state) {
-  std::uint64_t z = (state += 0x9e37'79b9'7f4a'7c15);
-  z = (z ^ (z >> 30)) * 0xbf58'476d'1ce4'e5b9;
-  z = (z ^ (z >> 27)) * 0x94d0'49bb'1331'11eb;
-  return z ^ (z >> 31);
-}
-
-void put_in_order(std::vector<std::uint32_t>& order, Order kind, std::uint64_t& random) {
+void put_in_order(std::vector<std::uint32_t>& order, Order kind, std::mt19937_64& random) {
   std::iota(order.begin(), order.end(), 0u);
   if (kind == Order::reverse) std::reverse(order.begin(), order.end());
-  if (kind != Order::random) return;
-  for (std::size_t i = order.size(); i > 1; --i) {
-    std::swap(order[i - 1], order[next_random(random) % i]);
-  }
+  if (kind == Order::random) std::shuffle(order.begin(), order.end(), random);
 }
 
 }  // namespace
@@ -43,7 +34,7 @@ void put_in_order(std::vector<std::uint32_t>& order, Order kind, std::uint64_t& 
 std::uint64_t execute(const Launch& launch) {
   const std::uint64_t blocks = std::uint64_t{launch.grid[0]} * launch.grid[1] * launch.grid[2];
   std::vector<std::uint32_t> order(blocks);
-  std::uint64_t random = settings().seed;
+  std::mt19937_64 random(settings().seed);
   put_in_order(order, settings().order, random);
   Block block(launch);
   for (const std::uint32_t index : order) block.run(index);
@@ -195,39 +186,15 @@ std::byte* Block::global(Lane& lane, const Instruction& i, std::uint64_t address
   return memory.view(address);
 }
 
-std::byte* Block::shared(Lane& lane, const Instruction& i, std::uint64_t offset, std::size_t bytes,
-                         bool write) {
-  const auto text = [&] { return access_text(bytes, write, "shared", offset); };
-  const std::size_t size = shared_.bytes.size();
+std::byte* Block::tracked(TrackedBytes& memory, const char* space, const char* owner, Lane& lane,
+                          const Instruction& i, std::uint64_t offset, std::size_t bytes,
+                          bool write) {
+  const auto text = [&] { return access_text(bytes, write, space, offset); };
+  const std::size_t size = memory.bytes.size();
   if (bytes > size || offset > size - bytes) {
-    lane.fault(Kind::out_of_bounds, i, text() + "; the block has " + std::to_string(size));
+    lane.fault(Kind::out_of_bounds, i, text() + "; the " + owner + " has " + std::to_string(size));
   }
-  if (settings_.uninitialised) {
-    const auto flags = shared_.written.begin() + static_cast<std::ptrdiff_t>(offset);
-    const auto flags_end = flags + static_cast<std::ptrdiff_t>(bytes);
-    if (write) {
-      std::fill(flags, flags_end, std::uint8_t{1});
-    } else if (std::find(flags, flags_end, 0) != flags_end &&
-               first_of_pair(launch_.module, site_of(i), site_of(i))) {
-      report(Kind::uninitialised, lane, i, text() + ", which was never written");
-    }
-  }
-  if (settings_.races) {
-    check_race(lane, i, &shared_histories_[offset / 4], shared_generation_, offset, bytes, write,
-               "shared");
-  }
-  return shared_.bytes.data() + offset;
-}
-
-std::byte* Block::local(Lane& lane, const Instruction& i, std::uint64_t offset, std::size_t bytes,
-                        bool write) {
-  const auto text = [&] { return access_text(bytes, write, "local", offset); };
-  TrackedBytes& local = lane.local;
-  const std::size_t size = local.bytes.size();
-  if (bytes > size || offset > size - bytes) {
-    lane.fault(Kind::out_of_bounds, i, text() + "; the thread has " + std::to_string(size));
-  }
-  const auto flags = local.written.begin() + static_cast<std::ptrdiff_t>(offset);
+  const auto flags = memory.written.begin() + static_cast<std::ptrdiff_t>(offset);
   const auto flags_end = flags + static_cast<std::ptrdiff_t>(bytes);
   if (write) {
     std::fill(flags, flags_end, std::uint8_t{1});
@@ -235,7 +202,22 @@ std::byte* Block::local(Lane& lane, const Instruction& i, std::uint64_t offset, 
              first_of_pair(launch_.module, site_of(i), site_of(i))) {
     report(Kind::uninitialised, lane, i, text() + ", which was never written");
   }
-  return local.bytes.data() + offset;
+  return memory.bytes.data() + offset;
+}
+
+std::byte* Block::shared(Lane& lane, const Instruction& i, std::uint64_t offset, std::size_t bytes,
+                         bool write) {
+  std::byte* const data = tracked(shared_, "shared", "block", lane, i, offset, bytes, write);
+  if (settings_.races) {
+    check_race(lane, i, &shared_histories_[offset / 4], shared_generation_, offset, bytes, write,
+               "shared");
+  }
+  return data;
+}
+
+std::byte* Block::local(Lane& lane, const Instruction& i, std::uint64_t offset, std::size_t bytes,
+                        bool write) {
+  return tracked(lane.local, "local", "thread", lane, i, offset, bytes, write);
 }
 
 std::byte* Block::parameter(Lane& lane, const Instruction& i, std::uint64_t offset,

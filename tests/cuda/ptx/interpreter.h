@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <random>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -141,6 +142,9 @@ class Block {
   void report(Kind kind, const Lane& lane, const Instruction& i, const std::string& text);
 
  private:
+  /// Of shared and local memory.
+  std::byte* tracked(TrackedBytes& memory, const char* space, const char* owner, Lane& lane,
+                     const Instruction& i, std::uint64_t offset, std::size_t bytes, bool write);
   std::uint64_t special(Special which, const Lane& lane) const;
   std::string where(std::uint32_t block, std::uint32_t thread, std::uint32_t site) const;
   std::uint32_t site_of(const Instruction& i) const {
@@ -167,7 +171,7 @@ class Block {
   std::vector<Lane> lanes_;
   std::vector<std::array<std::uint32_t, 32>> clocks_;  // see races.h
   std::vector<std::uint32_t> warp_order_, lane_order_;
-  std::uint64_t random_;
+  std::mt19937_64 random_;
   TrackedBytes shared_;
   std::vector<AccessHistory> shared_histories_;
   std::uint32_t shared_generation_ = 0;
