@@ -1,6 +1,7 @@
 #include "tensor/backend.h"
 
 #include <array>
+#include <charconv>
 #include <map>
 
 namespace mf {
@@ -30,6 +31,20 @@ Context& context_for(Device device) {
   if (device == cpu) return cpu_context;
   static std::map<std::pair<Device::Kind, int>, Context> contexts;
   return contexts.try_emplace({device.kind, device.index}, Context{device}).first->second;
+}
+
+void synchronize(Device device) { backend_for(device).synchronize(context_for(device)); }
+
+Device device_named(const std::string& name) {
+  if (name == "cpu") return cpu;
+  if (name == "cuda") return cuda_device();
+  int index = 0;
+  const char* const end = name.data() + name.size();
+  const bool numbered =
+      name.starts_with("cuda:") && name.size() > 5 && name[5] != '-' &&
+      std::from_chars(name.data() + 5, end, index) == std::from_chars_result{end, std::errc{}};
+  check(numbered, "device: '{}' is none; give cpu, cuda or cuda:N", name);
+  return cuda_device(index);
 }
 
 }  // namespace mf

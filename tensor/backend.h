@@ -251,6 +251,8 @@ void register_backend(Device::Kind kind, const Backend* backend);
 const Backend& backend_for(Device device);
 /// The context of `device`, made on first use.
 Context& context_for(Device device);
+/// Waits until everything queued on `device` is done; the cpu queues nothing.
+void synchronize(Device device);
 
 /// The CPU's table (tensor/cpu/).
 const Backend& cpu_backend();

@@ -1,0 +1,20 @@
+#include "memformer/cli/device.h"
+
+#include "cuda/cuda.h"
+
+namespace mf::cli {
+
+void add_device(CLI::App& command, Device& device) {
+  command.add_option_function<std::string>(
+      "--device",
+      [&device](const std::string& name) {
+        device = device_named(name);
+        if (device.kind == Device::Kind::cuda) cuda::install();
+      },
+      "cpu (default), cuda or cuda:N: where weights, memory and all work are");
+  command.add_flag_callback(
+      "--tf32", [] { cuda::allow_tf32(true); },
+      "on cuda, round the operands of f32 products to TF32: faster, less exact");
+}
+
+}  // namespace mf::cli
