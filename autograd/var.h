@@ -29,6 +29,7 @@ struct Var {
   std::int64_t size(int axis) const { return value.size(axis); }
   int rank() const { return value.rank(); }
   DType dtype() const { return value.dtype(); }
+  Device device() const { return value.device(); }
 };
 
 inline Var constant(Tensor value) { return {std::move(value), nullptr, -1, nullptr}; }

@@ -13,7 +13,7 @@ Tensor by_falling_distance(const Tensor& table, std::int64_t capacity) {
   std::vector<std::int32_t> rows;
   for (std::int64_t distance = capacity - 1; distance >= 0; --distance)
     rows.push_back(static_cast<std::int32_t>(distance + reach - 1));
-  return gather_rows(table, from_host(rows, {capacity}).to(table.device()));
+  return gather_rows(table, from_host(rows, {capacity}, table.device()));
 }
 
 }  // namespace

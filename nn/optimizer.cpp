@@ -21,10 +21,10 @@ double decay_of(const Parameter& parameter, double weight_decay) {
 }  // namespace
 
 double global_gradient_norm(const std::vector<Parameter>& parameters) {
-  double total = 0.0;
+  std::vector<Tensor> gradients;
   for (const Parameter& parameter : parameters)
-    if (parameter.grad().defined()) total += sum_of_squares(parameter.grad());
-  return std::sqrt(total);
+    if (parameter.grad().defined()) gradients.push_back(parameter.grad());
+  return std::sqrt(sum_of_squares(gradients));
 }
 
 double clip_factor(double norm, double limit) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "autograd/parameter.h"
+#include "tensor/memory.h"
 
 namespace mf {
 
@@ -50,6 +51,15 @@ std::vector<Parameter> parameters(const Layer& layer) {
   ParameterCollector collector;
   layer.each(collector);
   return collector.take();
+}
+
+/// Moves the values to `device`; every handle of a parameter sees it. Gradients are dropped.
+inline void move_to(Device device, std::vector<Parameter>& parameters) {
+  const CategoryScope category(Category::parameter);
+  for (Parameter& parameter : parameters) {
+    parameter.value() = parameter.value().to(device);
+    parameter.zero_grad();
+  }
 }
 
 /// Sets every gradient to "none yet".

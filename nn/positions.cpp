@@ -44,7 +44,8 @@ Var RelativeBias::operator()(const Pass& pass, std::int64_t queries, std::int64_
   for (std::int64_t i = 0; i < queries; ++i)
     for (std::int64_t j = 0; j < keys; ++j)
       ids.push_back(relative_bucket(i, j, buckets, max_distance, two_sided));
-  const Var rows = embedding(pass.tape.param(weight), from_host(ids, {queries, keys}));
+  const Var rows =
+      embedding(pass.tape.param(weight), from_host(ids, {queries, keys}, weight.value().device()));
   return permute(rows, {2, 0, 1});
 }
 
@@ -72,23 +73,22 @@ Var relative_attention(const Pass& pass, const Var& query, const Var& key, const
       key_of_row.push_back(static_cast<std::int32_t>(j >= 0 && j < length ? j : length));
     }
   }
+  const Device device = query.device();
   const double scale_factor = 1.0 / std::sqrt(static_cast<double>(query.size(3)));
   const double minus_infinity = -std::numeric_limits<double>::infinity();
   const Var by_distance =
-      gather(matmul(query, transpose(table)), from_host(row_of_key, {length, length}));
+      gather(matmul(query, transpose(table)), from_host(row_of_key, {length, length}, device));
   Var logits = scale(add(matmul(query, transpose(key)), by_distance), scale_factor);
-  if (causal) logits = masked_fill(logits, from_host(hidden, {length, length}), minus_infinity);
-  if (mask.defined()) {
-    std::vector<std::uint8_t> padded = mask.to_vector<std::uint8_t>();
-    for (std::uint8_t& keep : padded) keep = keep ? 0 : 1;
-    logits = masked_fill(logits, from_host(padded, mask.shape()), minus_infinity);
-  }
+  if (causal)
+    logits = masked_fill(logits, from_host(hidden, {length, length}, device), minus_infinity);
+  if (mask.defined())
+    logits = where(mask, logits, constant(scalar(minus_infinity, logits.dtype(), device)));
   const Var weights = dropout(pass.at("dropout"), softmax(logits), dropout_probability);
   // Column T is zero: rows of the table that no key of this query has.
   Shape column = weights.shape();
   column[-1] = 1;
-  const Var padded = concat({weights, constant(zeros(column, weights.dtype()))}, -1);
-  const Var by_row = gather(padded, from_host(key_of_row, {length, rows}));
+  const Var padded = concat({weights, constant(zeros(column, weights.dtype(), device))}, -1);
+  const Var by_row = gather(padded, from_host(key_of_row, {length, rows}, device));
   return add(matmul(weights, value), matmul(by_row, table));
 }
 

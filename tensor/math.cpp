@@ -273,11 +273,22 @@ MaxResult max(const Tensor& x, int axis) {
 
 Tensor argmax(const Tensor& x, int axis) { return max(x, axis).indices; }
 
-double sum_of_squares(const Tensor& x) {
-  require_floats("sum_of_squares", x);
-  Tensor y = empty({}, DType::f64, x.device());
-  backend_of(x).sum_of_squares(context_of(x), view(x.contiguous()), mut_view(y));
-  return y.item();
+double sum_of_squares(const Tensor& x) { return sum_of_squares(std::span(&x, 1)); }
+
+double sum_of_squares(std::span<const Tensor> tensors) {
+  if (tensors.empty()) return 0.0;
+  for (const Tensor& x : tensors) require_floats("sum_of_squares", tensors.front(), x);
+  // All are asked for before the first is read, as reading waits for the device.
+  const Tensor& first = tensors.front();
+  const Tensor sums = empty({std::ssize(tensors)}, DType::f64, first.device());
+  for (std::int64_t i = 0; i < sums.elements(); ++i) {
+    Tensor sum = sums.slice(0, i, i + 1);
+    backend_of(first).sum_of_squares(
+        context_of(first), view(tensors[static_cast<std::size_t>(i)].contiguous()), mut_view(sum));
+  }
+  double total = 0.0;
+  for (const double sum : sums.to_vector<double>()) total += sum;
+  return total;
 }
 
 std::int64_t count_nonfinite(const Tensor& x) {

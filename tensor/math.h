@@ -62,6 +62,8 @@ MaxResult max(const Tensor& x, int axis);
 Tensor argmax(const Tensor& x, int axis);
 /// Host values, accumulated in f64.
 double sum_of_squares(const Tensor& x);
+/// Of all tensors together: the sum, in their order, of the sum of squares of each.
+double sum_of_squares(std::span<const Tensor> tensors);
 std::int64_t count_nonfinite(const Tensor& x);
 
 // Products --------------------------------------------------------------------------------------

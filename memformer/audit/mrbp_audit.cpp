@@ -10,6 +10,7 @@
 #include "memformer/replay/mrbp.h"
 #include "memformer/replay/truncated.h"
 #include "nn/parameters.h"
+#include "tensor/backend.h"
 
 namespace mf {
 namespace {
@@ -45,16 +46,19 @@ struct Outcome {
   double seconds = 0.0;
 };
 
-Outcome run_pass(std::vector<Parameter> parameters, std::int64_t repeats,
+Outcome run_pass(const Recurrence& model, std::int64_t repeats,
                  const std::function<WindowResult()>& pass) {
+  std::vector<Parameter> parameters = model.parameters();
+  const Device device = model.device();
   Outcome outcome;
   outcome.seconds = std::numeric_limits<double>::infinity();
   for (std::int64_t i = 0; i < repeats; ++i) {
     outcome.result = {};
     zero_grad(parameters);
-    const PeakScope peak;
+    const PeakScope peak(device);
     const auto begin = std::chrono::steady_clock::now();
     outcome.result = pass();
+    synchronize(device);
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
     outcome.seconds = std::min(outcome.seconds, elapsed.count());
     outcome.peak_bytes = peak.growth();
@@ -202,7 +206,9 @@ AuditReport audit_mrbp(const Memformer& model, const AuditOptions& options) {
   State entry = model.initial_state(options.batch);
   for (auto& tensor : entry) {
     const Shape shape = tensor.value.shape();
-    tensor.value = normal(shape, seed.at("memory"), 0.0, 1.0, DType::f64).to(model.config().dtype);
+    tensor.value = normal(shape, seed.at("memory"), 0.0, 1.0, DType::f64)
+                       .to(model.config().dtype)
+                       .to(model.device());
   }
   const WithoutStateSeed faulty(model);
   const Recurrence& audited = options.fault == PlantedFault::drop_state_seed
@@ -213,10 +219,11 @@ AuditReport audit_mrbp(const Memformer& model, const AuditOptions& options) {
   AuditReport report;
   report.state_bytes = bytes_of(entry);
   for (const std::int64_t count : options.segments) {
-    const std::vector<Segment> segments =
+    std::vector<Segment> segments =
         random_window(model.config(), count, options.batch, seed.at("tokens"));
+    for (Segment& segment : segments) segment = segment.to(model.device());
     const auto run = [&](const std::function<WindowResult()>& pass) {
-      return run_pass(model.parameters(), options.repeats, pass);
+      return run_pass(model, options.repeats, pass);
     };
     AuditedWindow window;
     window.segments = count;

@@ -4,8 +4,10 @@
 
 #include "memformer/audit/mrbp_audit.h"
 #include "memformer/cli/commands.h"
+#include "memformer/cli/device.h"
 #include "memformer/cli/progress.h"
 #include "memformer/train/checkpoint.h"
+#include "nn/parameters.h"
 
 namespace mf::cli {
 namespace {
@@ -19,6 +21,7 @@ struct AuditArguments {
   std::string plant;
   AuditOptions options;
   bool json = false;
+  Device device;
 };
 
 /// The model to audit: a run's with its weights, a configuration's or the small one, in any dtype.
@@ -39,6 +42,8 @@ std::unique_ptr<Memformer> audited_model(const AuditArguments& arguments) {
     for (std::size_t i = 0; i < targets.size(); ++i)
       targets[i].value().copy_(sources[i].value().to(config.dtype));
   }
+  std::vector<Parameter> parameters = model->parameters();
+  move_to(arguments.device, parameters);
   return model;
 }
 
@@ -54,6 +59,7 @@ void print_json(const AuditReport& report, const Memformer& model, const AuditOp
   Json json{{"model", Json::parse(mf::to_json(model.config()))},
             {"batch", options.batch},
             {"seed", options.seed},
+            {"device", describe(model.device())},
             {"state_bytes", report.state_bytes},
             {"bit_identical", report.identical()},
             {"windows", Json::array()}};
@@ -80,11 +86,12 @@ std::string exact_bytes(double bytes) { return fmt::format("{:.0f} B", bytes); }
 void print_table(const AuditReport& report, const Memformer& model, const AuditOptions& options) {
   const ModelConfig& config = model.config();
   std::printf(
-      "width %lld, %lld + %lld layers, segment %lld, %lld slots, batch %lld, %s, dropout %g\n\n",
+      "width %lld, %lld + %lld layers, segment %lld, %lld slots, batch %lld, %s, %s, dropout "
+      "%g\n\n",
       static_cast<long long>(config.width), static_cast<long long>(config.encoder_layers),
       static_cast<long long>(config.decoder_layers), static_cast<long long>(config.segment),
       static_cast<long long>(config.slots), static_cast<long long>(options.batch),
-      std::string(name_of(config.dtype)).c_str(), config.dropout);
+      std::string(name_of(config.dtype)).c_str(), describe(model.device()).c_str(), config.dropout);
   std::printf(
       "segments  BPTT peak  MRBP peak  MRBP growth per segment  state bytes  time ratio  "
       "bit-identical\n");
@@ -159,6 +166,7 @@ void add_audit(CLI::App& program) {
   command->add_option("--repeats", arguments->options.repeats, "passes; the fastest is reported")
       ->check(CLI::PositiveNumber);
   command->add_flag("--json", arguments->json, "one JSON object");
+  add_device(*command, arguments->device);
   command->callback([arguments] { audit_mrbp_command(*arguments); });
 }
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "memformer/cli/commands.h"
+#include "memformer/cli/device.h"
 #include "memformer/data/bytes.h"
 #include "memformer/data/corpus.h"
 #include "memformer/data/ngram.h"
@@ -24,6 +25,7 @@ struct EvalArguments {
   std::int64_t difficulty = 0;
   bool ngram = false;
   bool json = false;
+  Device device;
 };
 
 std::string joined(const std::vector<std::string>& documents) {
@@ -99,11 +101,13 @@ double task_accuracy(const TrainedModel& trained, const SyntheticTask& task, std
                      std::int64_t batch, bool reset) {
   double right = 0.0;
   std::int64_t scored = 0;
+  const Device device = trained.model->device();
   const RngKey key = RngKey{static_cast<std::uint64_t>(trained.config.train.seed)}.at("eval");
   for (std::int64_t w = 0; w < windows; ++w) {
     State state = trained.model->initial_state(batch);
     for (Segment segment : task.window(key.at(static_cast<std::uint64_t>(w)), batch)) {
       if (reset) segment.reset = full({batch}, 1.0, DType::u8);
+      segment = segment.to(device);
       Tape off = Tape::off();
       const StepResult step =
           trained.model->step(Pass{off, {}, Mode::eval, {}}, segment, constants_of(state));
@@ -149,7 +153,7 @@ void evaluate_task(const EvalArguments& arguments, const TrainedModel& trained) 
 }
 
 void evaluate_run(const EvalArguments& arguments) {
-  const TrainedModel trained = load_trained(arguments.run);
+  const TrainedModel trained = load_trained(arguments.run, arguments.device);
   if (trained.config.data.is_task() && arguments.data.empty()) {
     evaluate_task(arguments, trained);
   } else {
@@ -178,6 +182,7 @@ void add_eval(CLI::App& program) {
       ->check(CLI::NonNegativeNumber);
   command->add_flag("--ngram", arguments->ngram, "print byte n-gram references on the same split");
   command->add_flag("--json", arguments->json, "one JSON object");
+  add_device(*command, arguments->device);
   command->callback([arguments] { evaluate_run(*arguments); });
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "memformer/cli/commands.h"
+#include "memformer/cli/device.h"
 #include "memformer/train/checkpoint.h"
 #include "tensor/io.h"
 
@@ -19,12 +20,13 @@ struct GenerateArguments {
   std::int64_t bytes = 400;
   SamplingOptions sampling;
   std::uint64_t seed = 1;
+  Device device;
 };
 
 void generate(const GenerateArguments& arguments) {
   const std::string prompt =
       arguments.prompt_file.empty() ? arguments.prompt : read_file(arguments.prompt_file);
-  const TrainedModel trained = load_trained(arguments.run);
+  const TrainedModel trained = load_trained(arguments.run, arguments.device);
   Generator generator(*trained.model, prompt, arguments.sampling, RngKey{arguments.seed});
   for (std::int64_t i = 0; i < arguments.bytes; ++i) {
     std::fputc(static_cast<unsigned char>(generator.next()), stdout);
@@ -53,6 +55,7 @@ void add_generate(CLI::App& program) {
   command->add_option("--top-p", arguments->sampling.top_p,
                       "only the most likely that together reach this probability");
   command->add_option("--seed", arguments->seed, "same seed, same bytes");
+  add_device(*command, arguments->device);
   command->callback([arguments] { generate(*arguments); });
 }
 

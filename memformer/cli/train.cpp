@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "memformer/cli/commands.h"
+#include "memformer/cli/device.h"
 #include "memformer/cli/progress.h"
 #include "memformer/train/evaluate.h"
 #include "tensor/cpu/isa.h"
@@ -22,11 +23,12 @@ struct TrainArguments {
   std::vector<std::string> settings;
   std::string out;
   bool resume = false;
+  Device device;
 };
 
 Trainer make_trainer(const TrainArguments& arguments) {
   const bool configured = !arguments.config.empty() || !arguments.settings.empty();
-  if (arguments.resume && !configured) return Trainer::resume(arguments.out);
+  if (arguments.resume && !configured) return Trainer::resume(arguments.out, {}, arguments.device);
   RunConfig config;
   if (!arguments.config.empty()) {
     config = read_run_config(arguments.config);
@@ -34,8 +36,8 @@ Trainer make_trainer(const TrainArguments& arguments) {
     config = read_run_config(config_path(arguments.out));
   }
   config = with_settings(config, arguments.settings);
-  if (arguments.resume) return Trainer::resume(arguments.out, config);
-  return Trainer::start(config, arguments.out);
+  if (arguments.resume) return Trainer::resume(arguments.out, config, arguments.device);
+  return Trainer::start(config, arguments.out, arguments.device);
 }
 
 /// Largest resident size of this process so far.
@@ -55,6 +57,13 @@ void train(const TrainArguments& arguments) {
         "note: the checkpoint was made with %s and this run goes on with %s: bits may differ from "
         "those of the uninterrupted run (--isa %s avoids that)\n",
         before.c_str(), isa.c_str(), before.c_str());
+  const std::string device = describe(trainer.device());
+  const std::string& device_before = trainer.progress().device;
+  if (!device_before.empty() && device_before != device)
+    std::printf(
+        "note: the checkpoint was made on %s and this run goes on on %s: bits differ from those of "
+        "the uninterrupted run\n",
+        device_before.c_str(), device.c_str());
   std::int64_t parameters = 0;
   for (const Parameter& parameter : trainer.model().parameters())
     parameters += parameter.value().elements();
@@ -67,10 +76,11 @@ void train(const TrainArguments& arguments) {
                 static_cast<long long>(corpus.bytes), corpus.sha256.c_str(),
                 corpus.note.empty() ? "" : ", ", corpus.note.c_str());
   }
-  std::printf("model: %lld parameters; %lld steps from step %lld, %d threads, %s; run folder %s\n",
-              static_cast<long long>(parameters), static_cast<long long>(config.train.steps),
-              static_cast<long long>(trainer.progress().step), threads(), isa.c_str(),
-              arguments.out.c_str());
+  std::printf(
+      "model: %lld parameters; %lld steps from step %lld, %s, %d threads, %s; run folder %s\n",
+      static_cast<long long>(parameters), static_cast<long long>(config.train.steps),
+      static_cast<long long>(trainer.progress().step), device.c_str(), threads(), isa.c_str(),
+      arguments.out.c_str());
   std::fflush(stdout);
   std::signal(SIGINT, note_interrupt);
   std::signal(SIGTERM, note_interrupt);
@@ -83,7 +93,7 @@ void train(const TrainArguments& arguments) {
               static_cast<long long>(trainer.progress().step),
               checkpoint_path(arguments.out).c_str());
   std::printf("peak memory: %s in tensors, %s of the process\n",
-              readable_bytes(memory_stats().peak).c_str(),
+              readable_bytes(memory_stats(trainer.device()).peak).c_str(),
               readable_bytes(process_peak_bytes()).c_str());
   if (!trainer.done()) throw CLI::RuntimeError(130);
 }
@@ -100,6 +110,7 @@ void add_train(CLI::App& program) {
   command->add_option("--set", arguments->settings, "change a key, such as --set train.steps=200");
   command->add_option("--out", arguments->out, "folder of the run")->required();
   command->add_flag("--resume", arguments->resume, "go on from the run's checkpoint, bit for bit");
+  add_device(*command, arguments->device);
   command->callback([arguments] { train(*arguments); });
 }
 

@@ -75,7 +75,7 @@ Tensor bias_by_falling_distance(const RelativeBias& bias, std::int64_t length) {
     buckets.push_back(
         relative_bucket(distance, 0, bias.buckets, bias.max_distance, bias.two_sided));
   const Tensor& table = bias.weight.value();
-  const Tensor rows = gather_rows(table, from_host(buckets, {length}).to(table.device()));
+  const Tensor rows = gather_rows(table, from_host(buckets, {length}, table.device()));
   return rows.transpose().contiguous().reshape({table.size(1), 1, length});
 }
 

@@ -36,7 +36,8 @@ Var InputEmbedding::operator()(const Pass& pass, const Tensor& ids) const {
   Var x = tokens(pass.at("tokens"), ids);
   if (embedding_scale != 1.0) x = scale(x, embedding_scale);
   if (positions) x = add(x, slice(pass.tape.param(positions->weight), 0, 0, length));
-  if (sinusoidal) x = add(x, constant(sinusoidal_positions(length, x.size(2), x.dtype())));
+  if (sinusoidal)
+    x = add(x, constant(sinusoidal_positions(length, x.size(2), x.dtype()).to(x.device())));
   return dropout(pass.at("dropout"), x, dropout_probability);
 }
 

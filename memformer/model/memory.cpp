@@ -22,8 +22,9 @@ Var Memory::normalise(const Var& x) const {
     case MemoryNorm::l2:
       return normalize(x, radius, epsilon);
     case MemoryNorm::layer_norm: {
-      const Var gain = constant(full({x.size(-1)}, 1.0, x.dtype()));
-      const Var bias = constant(zeros({x.size(-1)}, x.dtype()));
+      const Device device = x.device();
+      const Var gain = constant(full({x.size(-1)}, 1.0, x.dtype(), device));
+      const Var bias = constant(zeros({x.size(-1)}, x.dtype(), device));
       return layer_norm(x, gain, bias, norm_epsilon);
     }
     case MemoryNorm::none:

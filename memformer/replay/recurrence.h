@@ -34,6 +34,12 @@ class Recurrence {
   virtual StepResult step(const Pass& pass, const Segment& segment,
                           const LiveState& state) const = 0;
   virtual std::vector<Parameter> parameters() const = 0;
+
+  /// Where the parameters are; segments and states must be there too.
+  Device device() const {
+    const std::vector<Parameter> all = parameters();
+    return all.empty() ? cpu : all.front().value().device();
+  }
 };
 
 }  // namespace mf

@@ -21,6 +21,14 @@ struct Segment {
   std::int64_t scored = 0;  ///< number of targets that are not kIgnore
 
   std::int64_t batch() const { return tokens.size(0); }
+  /// The same on another device.
+  Segment to(Device device) const {
+    Segment moved = *this;
+    for (Tensor* const x :
+         {&moved.tokens, &moved.padding, &moved.decoder_inputs, &moved.targets, &moved.reset})
+      if (x->defined()) *x = x->to(device);
+    return moved;
+  }
 };
 
 }  // namespace mf

@@ -1,10 +1,31 @@
 #include "memformer/replay/sweep.h"
 
+#include <numeric>
+
 namespace mf {
 namespace {
 
 void add_scalar_seed(std::vector<Seed>& seeds, const Var& loss, double weight) {
   if (loss.on_tape()) seeds.push_back({loss, scalar(weight, loss.dtype(), loss.value.device())});
+}
+
+/// Reads a loss at once where that costs nothing.
+void book(std::vector<double>& values, std::vector<Tensor>& unread, std::size_t t,
+          const Tensor& loss) {
+  if (!loss.defined()) return;
+  if (loss.device() == cpu) {
+    values[t] = loss.item();
+  } else {
+    unread.resize(values.size());
+    unread[t] = loss;
+  }
+}
+
+double add_up(std::vector<double>& values, std::vector<Tensor>& unread) {
+  for (std::size_t t = 0; t < unread.size(); ++t)
+    if (unread[t].defined()) values[t] = unread[t].item();
+  unread.clear();
+  return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
 }  // namespace
@@ -43,15 +64,14 @@ State gradient_of(const Tape& tape, const LiveState& memory, std::int64_t t) {
 void book_step(WindowResult& result, std::int64_t t, const Segment& segment, const StepResult& step,
                const WindowOptions& options) {
   const auto index = static_cast<std::size_t>(t);
-  if (step.loss.value.defined()) result.segment_losses[index] = step.loss.value.item();
-  if (step.auxiliary.value.defined())
-    result.segment_auxiliaries[index] = step.auxiliary.value.item();
+  book(result.segment_losses, result.unread_losses, index, step.loss.value);
+  book(result.segment_auxiliaries, result.unread_auxiliaries, index, step.auxiliary.value);
   if (options.observe) options.observe(t, segment, step.outputs.value);
 }
 
 void add_up_losses(WindowResult& result) {
-  for (const double loss : result.segment_losses) result.loss_sum += loss;
-  for (const double auxiliary : result.segment_auxiliaries) result.auxiliary += auxiliary;
+  result.loss_sum = add_up(result.segment_losses, result.unread_losses);
+  result.auxiliary = add_up(result.segment_auxiliaries, result.unread_auxiliaries);
 }
 
 }  // namespace mf

@@ -31,6 +31,9 @@ struct WindowResult {
   double auxiliary = 0.0;
   std::vector<double> segment_losses;  ///< sums; 0 where nothing was scored
   std::vector<double> segment_auxiliaries;
+  /// Losses that wait on a device until the window's work is queued, as reading one waits for it.
+  /// Empty in a finished result.
+  std::vector<Tensor> unread_losses, unread_auxiliaries;
   /// d(loss)/d(M_t), the state that entered the window; undefined where not differentiable.
   State entry_gradient;
   /// M_t .. M_T: the state before each segment, and the one after the last.

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "nn/parameters.h"
 #include "tensor/cpu/isa.h"
 #include "tensor/io.h"
 
@@ -133,7 +134,8 @@ void save_checkpoint(const std::string& path, const RunConfig& config, const Mem
                    {"difficulty", std::to_string(progress.difficulty)},
                    {"running_accuracy", fmt::format("{:.17g}", progress.running_accuracy)},
                    {"data_sha256", progress.data_sha256},
-                   {"isa", std::string(name_of(current_isa()))}};
+                   {"isa", std::string(name_of(current_isa()))},
+                   {"device", describe(model.device())}};
   save(path, file);
 }
 
@@ -156,6 +158,7 @@ Progress load_checkpoint(const std::string& path, const RunConfig& config, Memfo
   progress.running_accuracy = metadata.real("running_accuracy");
   progress.data_sha256 = metadata.text("data_sha256");
   progress.isa = metadata.text_if_present("isa");
+  progress.device = metadata.text_if_present("device");
   const std::int64_t optimizer_steps = metadata.integer("optimizer_steps");
 
   std::vector<Destination> destinations = weight_destinations(model, kModelPrefix);
@@ -171,7 +174,7 @@ RunConfig checkpoint_config(const std::string& path) {
   return run_config_from_json(Metadata(file, path).text("config"));
 }
 
-TrainedModel load_trained(const std::string& folder) {
+TrainedModel load_trained(const std::string& folder, Device device) {
   const std::string path = checkpoint_path(folder);
   check(std::filesystem::exists(path),
         "run: {} does not exist; give the folder of a run made by 'memformer train --out FOLDER'",
@@ -183,6 +186,8 @@ TrainedModel load_trained(const std::string& folder) {
   trained.model = std::make_unique<Memformer>(trained.config.model, RngKey{0});
   trained.step = metadata.integer("step");
   trained.isa = metadata.text_if_present("isa");
+  std::vector<Parameter> parameters = trained.model->parameters();
+  move_to(device, parameters);
   copy_all(file, path, weight_destinations(*trained.model, kModelPrefix));
   return trained;
 }

@@ -23,6 +23,8 @@ struct Progress {
   /// Of the kernels when the checkpoint was written ("avx2"); "" if there is none yet, or if it was
   /// made before this was recorded. Going on with another set is allowed; bits may then differ.
   std::string isa;
+  /// Where it ran then ("cpu", "cuda:0"); otherwise as `isa`.
+  std::string device;
 };
 
 /// Writes `path`, all or nothing: weights ("model.NAME"), optimizer, carried state ("state.NAME"),
@@ -39,14 +41,15 @@ Progress load_checkpoint(const std::string& path, const RunConfig& config, Memfo
 /// The configuration stored in a checkpoint.
 RunConfig checkpoint_config(const std::string& path);
 
-/// A trained model from a run's folder: its configuration and the weights of its checkpoint.
+/// A trained model from a run's folder, on any device: its configuration and the weights of its
+/// checkpoint.
 struct TrainedModel {
   RunConfig config;
   std::unique_ptr<Memformer> model;
   std::int64_t step = 0;
   std::string isa;  ///< as Progress::isa
 };
-TrainedModel load_trained(const std::string& folder);
+TrainedModel load_trained(const std::string& folder, Device device = cpu);
 
 /// Only the weights, named as Memformer::parameters() names them, into `model`. The file may come
 /// from elsewhere (no checksums), or be one of our checkpoints. Throws Error naming the first

@@ -33,13 +33,14 @@ Evaluation evaluate(const Recurrence& model, std::span<const std::string> docume
                            .segment_length = options.segment_length,
                            .score_first_segment = options.score_first_segment,
                            .wrap = false});
+  const Device device = model.device();
   State state = model.initial_state(options.batch);
   Evaluation result;
   while (std::optional<Segment> segment = stream.next()) {
     if (options.reset_every_segment) segment->reset = full({options.batch}, 1.0, DType::u8);
     Tape off = Tape::off();
     const Pass pass{off, {}, Mode::eval, {}};
-    const StepResult step = model.step(pass, *segment, constants_of(state));
+    const StepResult step = model.step(pass, segment->to(device), constants_of(state));
     if (step.loss.value.defined()) result.loss_sum += step.loss.value.item();
     result.scored += segment->scored;
     state = values_of(step.next);

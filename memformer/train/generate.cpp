@@ -71,7 +71,11 @@ std::int32_t Sampler::operator()(std::span<const double> logits, RngKey key,
 
 Generator::Generator(const Memformer& model, std::string_view prompt,
                      const SamplingOptions& options, RngKey key)
-    : model_(model), sampler_(options), key_(key), memory_(model.initial_state(1)) {
+    : model_(model),
+      sampler_(options),
+      key_(key),
+      device_(model.device()),
+      memory_(model.initial_state(1)) {
   const ModelConfig& config = model.config();
   check(config.architecture == Architecture::encoder_decoder,
         "generate: the model is encoder_only; only a model with a decoder writes text");
@@ -97,7 +101,7 @@ Generator::Generator(const Memformer& model, std::string_view prompt,
 void Generator::encode(std::span<const std::int32_t> segment) {
   Tape off = Tape::off();
   const Pass pass{off, {}, Mode::eval, {}};
-  const Tensor tokens = from_host(segment, {1, std::ssize(segment)});
+  const Tensor tokens = from_host(segment, {1, std::ssize(segment)}, device_);
   const Var memory = model_.read_state(pass, constants_of(memory_), {});
   const Var encoded = model_.encode(pass, tokens, {}, memory);
   memory_ = values_of(model_.write(pass, memory, encoded, {}));
@@ -107,7 +111,7 @@ void Generator::encode(std::span<const std::int32_t> segment) {
 
 Tensor Generator::read_newest() {
   const std::int32_t newest = begun_.empty() ? kBeginToken : begun_.back();
-  return model_.decode_next(cache_, from_host({newest}, {1}));
+  return model_.decode_next(cache_, from_host({newest}, {1}, device_));
 }
 
 char Generator::next() {

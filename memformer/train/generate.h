@@ -70,6 +70,7 @@ class Generator {
   const Memformer& model_;
   Sampler sampler_;
   RngKey key_;
+  Device device_;
   State memory_;
   DecoderCache cache_;
   std::vector<std::int32_t> begun_;  // the segment that the decoder is predicting

@@ -90,8 +90,8 @@ std::string to_json(const StepMetrics& m) {
   return json.dump();
 }
 
-Trainer::Trainer(RunConfig config, std::string folder)
-    : config_(std::move(config)), folder_(std::move(folder)) {
+Trainer::Trainer(RunConfig config, std::string folder, Device device)
+    : config_(std::move(config)), folder_(std::move(folder)), device_(device) {
   validate(config_);
   const DataConfig& data = config_.data;
   if (data.is_task()) {
@@ -121,6 +121,7 @@ Trainer::Trainer(RunConfig config, std::string folder)
   const RngKey seed{static_cast<std::uint64_t>(config_.train.seed)};
   model_ = std::make_unique<Memformer>(config_.model, seed.at("weights"));
   parameters_ = model_->parameters();
+  move_to(device_, parameters_);
   optimizer_ = make_optimizer(config_.train, parameters_);
   state_ = with_boundary(model_->initial_state(data.batch), {config_.train.detach_every});
   for (auto& entry : state_) {
@@ -129,8 +130,8 @@ Trainer::Trainer(RunConfig config, std::string folder)
   }
 }
 
-Trainer Trainer::start(const RunConfig& config, const std::string& folder) {
-  Trainer trainer(config, folder);
+Trainer Trainer::start(const RunConfig& config, const std::string& folder, Device device) {
+  Trainer trainer(config, folder, device);
   if (!folder.empty()) {
     std::error_code error;
     fs::create_directories(folder, error);
@@ -146,11 +147,12 @@ Trainer Trainer::start(const RunConfig& config, const std::string& folder) {
   return trainer;
 }
 
-Trainer Trainer::resume(const std::string& folder, const std::optional<RunConfig>& config) {
+Trainer Trainer::resume(const std::string& folder, const std::optional<RunConfig>& config,
+                        Device device) {
   const std::string path = checkpoint_path(folder);
   check(fs::exists(path),
         "train: {} does not exist, there is nothing to resume; start a run without --resume", path);
-  Trainer trainer(config ? *config : read_run_config(config_path(folder)), folder);
+  Trainer trainer(config ? *config : read_run_config(config_path(folder)), folder, device);
   trainer.lock_ = lock_folder(folder);
   const std::string sha256 = trainer.progress_.data_sha256;
   trainer.progress_ =
@@ -183,11 +185,13 @@ std::vector<Segment> Trainer::next_window() {
           static_cast<std::int64_t>(key.at("easier").below(
               static_cast<std::uint64_t>(progress_.difficulty - config_.data.difficulty), 1));
     task_->set_difficulty(static_cast<int>(window_difficulty_));
-    return task_->window(key, config_.data.batch);
+    std::vector<Segment> segments = task_->window(key, config_.data.batch);
+    for (Segment& segment : segments) segment = segment.to(device_);
+    return segments;
   }
   const bool filled = window_->fill([&](Segment& segment) {
     positions_.push_back(stream_->position());
-    segment = *stream_->next();
+    segment = stream_->next()->to(device_);
     return true;
   });
   check(filled, "train: the text ended");
@@ -245,7 +249,7 @@ void Trainer::update_curriculum(double accuracy) {
 
 StepMetrics Trainer::step() {
   const auto begin = std::chrono::steady_clock::now();
-  const PeakScope peak;
+  const PeakScope peak(device_);
   const std::vector<Segment> segments = next_window();
   double accuracy = 0.0;
   WindowOptions options;
@@ -280,7 +284,7 @@ StepMetrics Trainer::step() {
     update_curriculum(accuracy);
     metrics.running_accuracy = progress_.running_accuracy;
   }
-  metrics.active_bytes = memory_stats().active;
+  metrics.active_bytes = memory_stats(device_).active;
   metrics.peak_bytes = peak.peak();
   metrics.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   metrics.tokens_per_second = static_cast<double>(result.scored) / metrics.seconds;
@@ -325,6 +329,7 @@ void Trainer::append_metrics(const StepMetrics& metrics) const {
 void Trainer::write_manifest() const {
   Json json{{"program", "memformer 0.1.0"},
             {"threads", threads()},
+            {"device", describe(device_)},
             {"isa", std::string(name_of(current_isa()))},
             {"seed", config_.train.seed},
             {"parameters", 0},

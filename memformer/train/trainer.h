@@ -43,10 +43,12 @@ std::string to_json(const StepMetrics& metrics);
 class Trainer {
  public:
   /// Starts a new run in `folder` ("" keeps nothing on disk). Throws Error if it holds one already.
-  static Trainer start(const RunConfig& config, const std::string& folder);
+  /// Weights, optimizer and memory live on `device`.
+  static Trainer start(const RunConfig& config, const std::string& folder, Device device = cpu);
   /// Goes on from the run's checkpoint; metrics past it are dropped, as their steps will be run
   /// again. Throws Error if `config` is given and is not the run's.
-  static Trainer resume(const std::string& folder, const std::optional<RunConfig>& config = {});
+  static Trainer resume(const std::string& folder, const std::optional<RunConfig>& config = {},
+                        Device device = cpu);
 
   /// One window, one optimizer step; appends a line to metrics.jsonl at every log_every steps, and
   /// checkpoints. Throws Error if the loss or the gradient is not finite, naming the first op that
@@ -59,6 +61,7 @@ class Trainer {
       const std::function<bool()>& stop = [] { return false; });
 
   const RunConfig& config() const { return config_; }
+  Device device() const { return device_; }
   const Memformer& model() const { return *model_; }
   const Progress& progress() const { return progress_; }
   const Corpus& corpus() const { return corpus_; }
@@ -66,7 +69,7 @@ class Trainer {
   void checkpoint() const;
 
  private:
-  Trainer(RunConfig config, std::string folder);
+  Trainer(RunConfig config, std::string folder, Device device);
   /// The next window's segments and the state it starts from.
   std::vector<Segment> next_window();
   WindowResult back_propagate(const std::vector<Segment>& segments, const WindowOptions& options);
@@ -79,6 +82,7 @@ class Trainer {
 
   RunConfig config_;
   std::string folder_;
+  Device device_;
   detail::Descriptor lock_;  // on FOLDER/lock; the system drops it with the process
   Corpus corpus_;
   Split split_;
