@@ -5,6 +5,7 @@
 namespace mf::cuda {
 
 void require_ok(cudaError_t status, const char* call) {
+  if (status != cudaSuccess) cudaGetLastError();  // else the next launch would be blamed for it
   check(status == cudaSuccess, "cuda: {} failed; {} ({}): {}", call, cudaGetErrorName(status),
         static_cast<int>(status), cudaGetErrorString(status));
 }

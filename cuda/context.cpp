@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "cuda/check.h"
@@ -57,10 +58,24 @@ void Engine::close_quietly() noexcept {
   }
 }
 
-void select_device(Device device) { require_ok(cudaSetDevice(device.index), "cudaSetDevice"); }
+void select_device(Device device) {
+  const cudaError_t status = cudaSetDevice(device.index);
+  if (status == cudaErrorInvalidDevice) {
+    cudaGetLastError();  // else the next launch would be blamed for it
+    int count = 0;
+    require_ok(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+    fail("cuda: {} does not exist; devices that answer: {}; give cuda:0 to cuda:{}", device, count,
+         count - 1);
+  }
+  require_ok(status, "cudaSetDevice");
+}
 
 Engine& engine_of(Context& context) {
-  if (context.native == nullptr) context.native = new Engine(context.device);
+  {
+    static std::mutex first_use;
+    const std::lock_guard lock(first_use);
+    if (context.native == nullptr) context.native = new Engine(context.device);
+  }
   select_device(context.device);
   return *static_cast<Engine*>(context.native);
 }

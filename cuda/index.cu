@@ -1,4 +1,5 @@
 #include "cuda/each.cuh"
+#include "cuda/ids.cuh"
 #include "cuda/kernels.h"
 
 // Sums over repeated ids without atomics: each target has one warp that owns it, looks through the
@@ -7,16 +8,21 @@
 namespace mf::cuda {
 namespace device {
 
+/// What stands where an id is out of range: NaN, and in integers -1 or 255.
+template <class Bits>
+inline constexpr Bits kAllOnes = static_cast<Bits>(-1);
+
 /// y [n, width] = table [rows, width] at ids [n].
 template <class Bits>
 struct GatherRows {
-  std::int64_t width;
+  std::int64_t rows, width;
   const Bits* table;
   const std::int32_t* ids;
   Bits* y;
 
   __device__ void operator()(std::int64_t i) const {
-    y[i] = table[ids[i / width] * width + i % width];
+    const std::int32_t id = ids[i / width];
+    y[i] = in_range(id, rows) ? table[id * width + i % width] : kAllOnes<Bits>;
   }
 };
 
@@ -30,24 +36,27 @@ struct Gather {
   Bits* y;
 
   __device__ void operator()(std::int64_t i) const {
-    y[i] = x[i / m * n + index[at.offsets(i).of[0]]];
+    const std::int32_t id = index[at.offsets(i).of[0]];
+    y[i] = in_range(id, n) ? x[i / m * n + id] : kAllOnes<Bits>;
   }
 };
 
 /// The lanes whose `flag` is set, as bits.
 __device__ inline unsigned lanes_where(bool flag) { return __ballot_sync(0xffffffffu, flag); }
 
-/// gtable[ids_i] += gy_i in the order of i. The warp of the first i with an id owns that id's row,
-/// or rather kColumns of its columns.
+/// gtable [rows, width] at ids_i += gy_i in the order of i. The warp of the first i with an id owns
+/// that id's row, or rather kColumns of its columns.
 template <class T>
 __global__ void __launch_bounds__(kBlock)
     scatter_rows(const std::int32_t* __restrict__ ids, const T* __restrict__ gy,
-                 T* __restrict__ gtable, std::int64_t n, std::int64_t width, std::int64_t tiles) {
+                 T* __restrict__ gtable, std::int64_t n, std::int64_t rows, std::int64_t width,
+                 std::int64_t tiles) {
   constexpr int kPerLane = 4;
   const std::int64_t owner = warp_index() / tiles;
   if (owner >= n) return;  // whole warps
   const int lane = lane_index();
   const std::int32_t id = ids[owner];
+  if (!in_range(id, rows)) return;
   for (std::int64_t j = lane; j - lane < owner; j += kWarp)
     if (lanes_where(j < owner && ids[j] == id) != 0) return;
 
@@ -87,6 +96,7 @@ __global__ void __launch_bounds__(kBlock)
   const int lane = lane_index();
   const auto target_of = [&](std::int64_t j) { return index[at.offsets(row * m + j).of[0]]; };
   const auto target = by_target ? static_cast<std::int32_t>(owner) : target_of(owner);
+  if (!in_range(target, n)) return;
   const std::int64_t first = by_target ? 0 : owner;
   for (std::int64_t j = lane; j - lane < first; j += kWarp)
     if (lanes_where(j < first && target_of(j) == target) != 0) return;
@@ -107,8 +117,8 @@ __global__ void __launch_bounds__(kBlock)
 void gather_rows(Context& context, View table, View ids, MutView y) {
   visit_bits(table.dtype, [&](auto zero) {
     using Bits = decltype(zero);
-    const device::GatherRows<Bits> f{table.shape[1], table.as<Bits>(), ids.as<std::int32_t>(),
-                                     y.as<Bits>()};
+    const device::GatherRows<Bits> f{table.shape[0], table.shape[1], table.as<Bits>(),
+                                     ids.as<std::int32_t>(), y.as<Bits>()};
     launch_each(context, "gather_rows", f, ids.shape.elements() * table.shape[1]);
   });
 }
@@ -122,7 +132,7 @@ void scatter_rows(Context& context, View ids, View gy, MutView gtable) {
     const std::int64_t width = gtable.shape[1];
     const std::int64_t tiles = ceil_div(width, kColumns);
     launch(context, "scatter_rows", device::scatter_rows<T>, Grid::of_warps(n * tiles),
-           ids.as<std::int32_t>(), gy.as<T>(), gtable.as<T>(), n, width, tiles);
+           ids.as<std::int32_t>(), gy.as<T>(), gtable.as<T>(), n, gtable.shape[0], width, tiles);
   });
 }
 

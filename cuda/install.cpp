@@ -6,10 +6,12 @@ namespace mf::cuda {
 namespace {
 
 struct Devices {
-  cudaError_t status;
   int count = 0;  // cudaGetDeviceCount leaves it alone where it fails
+  cudaError_t status;
 
-  Devices() { status = cudaGetDeviceCount(&count); }
+  Devices() : status(cudaGetDeviceCount(&count)) {
+    if (status != cudaSuccess) cudaGetLastError();  // as in require_ok
+  }
   bool answer() const { return status == cudaSuccess && count > 0; }
 };
 

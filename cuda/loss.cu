@@ -1,11 +1,12 @@
 #include "cuda/device_math.cuh"
+#include "cuda/ids.cuh"
 #include "cuda/kernels.h"
 #include "cuda/reduce.cuh"
 
 namespace mf::cuda {
 namespace device {
 
-/// w_i (log_sum_i - logits_i,target_i); 0 for an ignored row.
+/// w_i (log_sum_i - logits_i,target_i); 0 for an ignored row, NaN for a target out of range.
 template <class T>
 struct RowLoss {
   std::int64_t classes;
@@ -16,6 +17,7 @@ struct RowLoss {
   __device__ double operator()(std::int64_t row) const {
     const std::int32_t target = targets[row];
     if (target == ignore) return 0.0;
+    if (!in_range(target, classes)) return kNaN<double>;
     const auto weight = weights == nullptr ? 1.0 : static_cast<double>(weights[target]);
     return weight * (static_cast<double>(log_sum[row]) -
                      static_cast<double>(logits[row * classes + target]));
@@ -35,8 +37,9 @@ struct CrossEntropyBackward {
     const T* const in = logits + row * classes;
     T* const out = glogits + row * classes;
     const std::int32_t target = targets[row];
-    if (target == ignore) {
-      Team::each(classes, [&](std::int64_t j) { out[j] = T{0}; });
+    if (target == ignore || !in_range(target, classes)) {
+      const T none = target == ignore ? T{0} : kNaN<T>;
+      Team::each(classes, [&](std::int64_t j) { out[j] = none; });
       return;
     }
     const T scale = *gloss * (weights == nullptr ? T{1} : weights[target]);

@@ -11,6 +11,7 @@ Backend make_table() {
   b.device = "cuda";
   b.allocate = allocate;
   b.free = free_block;
+  b.free_bytes = free_bytes;
   b.upload = upload;
   b.download = download;
   b.synchronize = wait;

@@ -8,6 +8,8 @@ namespace device {
 
 template <class T>
 inline constexpr T kInfinity = std::numeric_limits<T>::infinity();
+template <class T>
+inline constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
 
 struct Plus {
   template <class T>

@@ -3,6 +3,7 @@
 #include <array>
 #include <charconv>
 #include <map>
+#include <mutex>
 
 namespace mf {
 namespace {
@@ -29,7 +30,9 @@ const Backend& backend_for(Device device) {
 Context& context_for(Device device) {
   static constinit Context cpu_context{cpu};
   if (device == cpu) return cpu_context;
+  static std::mutex mutex;
   static std::map<std::pair<Device::Kind, int>, Context> contexts;
+  const std::lock_guard lock(mutex);
   return contexts.try_emplace({device.kind, device.index}, Context{device}).first->second;
 }
 
@@ -43,7 +46,7 @@ Device device_named(const std::string& name) {
   const bool numbered =
       name.starts_with("cuda:") && name.size() > 5 && name[5] != '-' &&
       std::from_chars(name.data() + 5, end, index) == std::from_chars_result{end, std::errc{}};
-  check(numbered, "device: '{}' is none; give cpu, cuda or cuda:N", name);
+  check(numbered, "device: '{}' is not a device; give cpu, cuda or cuda:N", name);
   return cuda_device(index);
 }
 

@@ -112,9 +112,12 @@ struct Kernel<void(Args...)> {
 struct Backend {
   const char* device = "";
 
-  // Memory. allocate returns nullptr when there is none left.
+  // Memory. allocate returns nullptr when there is none left. upload returns when the host's memory
+  // may change, download when it holds the values.
   void* (*allocate)(Device, std::int64_t bytes) = nullptr;
   void (*free)(Device, void* data) = nullptr;
+  /// What the device has left, for messages; null where nobody counts it.
+  std::int64_t (*free_bytes)(Device) = nullptr;
   void (*upload)(Context&, void* device_data, const void* host, std::int64_t bytes) = nullptr;
   void (*download)(Context&, void* host, const void* device_data, std::int64_t bytes) = nullptr;
   void (*synchronize)(Context&) = nullptr;
@@ -183,7 +186,9 @@ struct Backend {
   Kernel<void(View x, View r, View gy, double radius, MutView gx)> normalize_backward{
       "normalize_backward"};
 
-  // Indices are i32 and already checked to be in range.
+  // Indices are i32. On the cpu they are already checked to be in range. On another device the host
+  // does not read them, and kernels must bear any: gathers write NaN (all bits one, where elements
+  // are integers) for an index out of range, scatters leave it out.
   /// y [n, width] = table [rows, width] at ids [n]; all contiguous.
   Kernel<void(View table, View ids, MutView y)> gather_rows{"gather_rows"};
   /// gtable[ids_i] += gy_i in the order of i.
@@ -212,10 +217,12 @@ struct Backend {
 
   /// loss (one element) = sum_i w_i (log_sum_i - logits_i,target_i) over rows whose target is not
   /// `ignore`; w_i = weights[target_i] or 1 if absent; accumulated in f64. log_sum [rows] is kept.
+  /// Targets as indices above: one out of range makes the loss NaN.
   Kernel<void(View logits, View targets, View weights, std::int32_t ignore, MutView loss,
               MutView log_sum)>
       cross_entropy{"cross_entropy"};
-  /// glogits = gloss * w_i (softmax(logits_i) - onehot(target_i)).
+  /// glogits = gloss * w_i (softmax(logits_i) - onehot(target_i)); NaN in the row of a target out
+  /// of range.
   Kernel<void(View logits, View targets, View weights, std::int32_t ignore, View log_sum,
               View gloss, MutView glogits)>
       cross_entropy_backward{"cross_entropy_backward"};

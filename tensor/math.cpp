@@ -35,11 +35,16 @@ void require_shape(std::string_view operation, std::string_view what, const Tens
         shape, x);
 }
 
-void require_indices(std::string_view operation, const Tensor& indices, std::int64_t bound) {
+/// Checks the ids that go with `x`. Those of a device are left to its kernels: to read them here
+/// would be to wait for all that is queued.
+void require_indices(std::string_view operation, const Tensor& x, const Tensor& indices,
+                     std::int64_t bound) {
   check(indices.defined() && indices.dtype() == DType::i32,
         "{}: ids must be i32; got {}; convert with to(DType::i32)", operation, indices);
-  if (indices.elements() == 0) return;
-  const Tensor host = indices.to(cpu).contiguous();
+  check(indices.device() == x.device(), "{}: devices are mixed; {} and {}; move one with to()",
+        operation, x, indices);
+  if (indices.device() != cpu || indices.elements() == 0) return;
+  const Tensor host = indices.contiguous();
   const std::int32_t* ids = host.data<std::int32_t>();
   for (std::int64_t i = 0; i < host.elements(); ++i)
     check(ids[i] >= 0 && ids[i] < bound,
@@ -498,7 +503,7 @@ Tensor normalize_backward(const Tensor& x, const Tensor& norm, const Tensor& gy,
 Tensor gather_rows(const Tensor& table, const Tensor& ids) {
   require_floats("gather_rows", table);
   check(table.rank() == 2, "gather_rows: the table must be [rows, width]; got {}", table);
-  require_indices("gather_rows", ids, table.size(0));
+  require_indices("gather_rows", table, ids, table.size(0));
   Shape shape = ids.shape();
   shape.append(table.size(1));
   Tensor y = empty(shape, table.dtype(), table.device());
@@ -509,7 +514,7 @@ Tensor gather_rows(const Tensor& table, const Tensor& ids) {
 
 Tensor scatter_rows(const Tensor& ids, const Tensor& gy, std::int64_t rows) {
   require_floats("scatter_rows", gy);
-  require_indices("scatter_rows", ids, rows);
+  require_indices("scatter_rows", gy, ids, rows);
   Shape expected = ids.shape();
   expected.append(gy.size(-1));
   require_shape("scatter_rows", "gy", gy, expected);
@@ -522,10 +527,11 @@ Tensor scatter_rows(const Tensor& ids, const Tensor& gy, std::int64_t rows) {
 namespace {
 
 /// The index of gather and scatter, broadcast to the leading extents of `x` and made rows.
-Tensor index_rows(std::string_view operation, const Tensor& index, const Shape& leading,
+Tensor index_rows(std::string_view operation, const Tensor& x, const Tensor& index,
                   std::int64_t bound) {
-  require_indices(operation, index, bound);
+  require_indices(operation, x, index, bound);
   require_rank(operation, index, 1);
+  const Shape leading = without_last(x);
   Shape shape = leading;
   shape.append(index.size(-1));
   const Tensor expanded = broadcast_optional(operation, "index", index, shape);
@@ -539,7 +545,7 @@ Tensor gather(const Tensor& x, const Tensor& index) {
   require_floats("gather", x);
   require_rank("gather", x, 1);
   const Shape leading = without_last(x);
-  const Tensor rows = index_rows("gather", index, leading, x.size(-1));
+  const Tensor rows = index_rows("gather", x, index, x.size(-1));
   Tensor y = empty({leading.elements(), rows.size(-1)}, x.dtype(), x.device());
   backend_of(x).gather(context_of(x),
                        view(x.contiguous().reshape({leading.elements(), x.size(-1)})), view(rows),
@@ -551,7 +557,7 @@ Tensor scatter(const Tensor& index, const Tensor& gy, std::int64_t n) {
   require_floats("scatter", gy);
   require_rank("scatter", gy, 1);
   const Shape leading = without_last(gy);
-  const Tensor rows = index_rows("scatter", index, leading, n);
+  const Tensor rows = index_rows("scatter", gy, index, n);
   check(rows.size(-1) == gy.size(-1), "scatter: index {} and gy {} differ in their last axis",
         index, gy);
   Tensor gx = zeros({leading.elements(), n}, gy.dtype(), gy.device());
@@ -709,11 +715,14 @@ LossRows loss_rows(const Tensor& logits, const Tensor& targets, const Tensor& we
     require_floats("cross_entropy", logits, weights);
     require_shape("cross_entropy", "label weights", weights, {classes});
   }
-  const std::vector<std::int32_t> host = targets.to_vector<std::int32_t>();
-  for (const std::int32_t target : host)
-    check(target == ignore || (target >= 0 && target < classes),
-          "cross_entropy: target {} is out of range; valid are 0 to {} and {} (ignored)", target,
-          classes - 1, ignore);
+  check(targets.device() == logits.device(),
+        "cross_entropy: devices are mixed; {} and {}; move one with to()", logits, targets);
+  if (targets.device() == cpu) {  // as ids
+    for (const std::int32_t target : targets.to_vector<std::int32_t>())
+      check(target == ignore || (target >= 0 && target < classes),
+            "cross_entropy: target {} is out of range; valid are 0 to {} and {} (ignored)", target,
+            classes - 1, ignore);
+  }
   return {logits.contiguous().reshape({targets.elements(), classes}),
           targets.contiguous().reshape({targets.elements()})};
 }

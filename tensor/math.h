@@ -122,8 +122,10 @@ Tensor normalize_backward(const Tensor& x, const Tensor& norm, const Tensor& gy,
 
 // Indexing --------------------------------------------------------------------------------------
 
-/// table [rows, width] at ids (i32, any shape) -> ids.shape + [width]. Throws Error on an id out of
-/// range.
+// An id out of range is an Error on the cpu. On another device the host does not read ids, as it
+// would have to wait for them: the result of a gather is NaN there, and a scatter leaves it out.
+
+/// table [rows, width] at ids (i32, any shape) -> ids.shape + [width].
 Tensor gather_rows(const Tensor& table, const Tensor& ids);
 /// zeros [rows, width] with gy added at ids, in order.
 Tensor scatter_rows(const Tensor& ids, const Tensor& gy, std::int64_t rows);
@@ -174,7 +176,8 @@ struct CrossEntropyResult {
   Tensor log_sum;  ///< [rows]
 };
 /// logits [.., V], targets i32 [..]; rows whose target is `ignore` count nothing; weights [V] or
-/// undefined. Throws Error on a target outside 0..V-1.
+/// undefined. A target outside 0..V-1 is an Error on the cpu; on another device it makes the loss
+/// NaN, and in the gradient its row.
 CrossEntropyResult cross_entropy(const Tensor& logits, const Tensor& targets, const Tensor& weights,
                                  std::int32_t ignore);
 Tensor cross_entropy_backward(const Tensor& logits, const Tensor& targets, const Tensor& weights,

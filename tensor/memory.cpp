@@ -30,6 +30,12 @@ struct SizeClass {
     block = static_cast<std::int64_t>((steps + 1) << shift);
   }
 
+  /// Bytes of the blocks in list `index`.
+  static std::int64_t block_of(std::size_t index) {
+    const std::size_t doublings = std::max<std::size_t>(index / 8, 1) - 1;
+    return static_cast<std::int64_t>((index + 1 - 8 * doublings) << (doublings + 6));
+  }
+
   std::size_t index;
   std::int64_t block;  ///< bytes
 };
@@ -87,22 +93,34 @@ class CachingAllocator {
     release();
   }
 
-  ~CachingAllocator() { release(); }
+  ~CachingAllocator() {
+    try {
+      release();
+    } catch (const Error&) {  // what could not be given back is lost with the process
+    }
+  }
 
  private:
   void* ask_system(std::int64_t block, std::int64_t requested) {
     const Backend& backend = backend_for(device_);
     ++stats_.allocations;
     void* data = backend.allocate(device_, block);
-    if (data == nullptr) {
-      release();
-      data = backend.allocate(device_, block);
-    }
-    check(data != nullptr,
-          "allocate: {} has no memory left; requested {} bytes, active {}, peak {}; use a smaller "
-          "batch, a shorter segment or replay",
-          device_, requested, stats_.active, stats_.peak);
+    if (data != nullptr) return data;
+    const std::int64_t cached = stats_.cached;
+    release();
+    data = backend.allocate(device_, block);
+    if (data == nullptr) fail_out_of_memory(requested, cached);
     return data;
+  }
+
+  [[noreturn]] void fail_out_of_memory(std::int64_t requested, std::int64_t cached) const {
+    const auto free_bytes = backend_for(device_).free_bytes;
+    const std::string free =
+        free_bytes == nullptr ? "" : ", now free " + std::to_string(free_bytes(device_));
+    fail(
+        "allocate: {} has no memory left; requested {} bytes, active {}, peak {}, cached {} until "
+        "they were given back{}; use a smaller batch, a shorter segment or replay",
+        device_, requested, stats_.active, stats_.peak, cached, free);
   }
 
   void count(std::int64_t bytes, Category category) {
@@ -111,11 +129,14 @@ class CachingAllocator {
   }
 
   void release() {
-    for (std::vector<void*>& list : free_) {
-      for (void* data : list) backend_for(device_).free(device_, data);
-      list.clear();
+    for (std::size_t index = 0; index < free_.size(); ++index) {
+      std::vector<void*>& list = free_[index];
+      while (!list.empty()) {
+        backend_for(device_).free(device_, list.back());
+        list.pop_back();  // not before: where that failed the block stays, for the next release
+        stats_.cached -= SizeClass::block_of(index);
+      }
     }
-    stats_.cached = 0;
   }
 
   Device device_;
@@ -132,7 +153,9 @@ CachingAllocator& cpu_allocator() {
 
 // Not inline: the way to the cpu's allocator is then a few instructions.
 [[gnu::noinline]] CachingAllocator& other_allocator(Device device) {
+  static std::mutex mutex;
   static std::map<int, CachingAllocator> others;
+  const std::lock_guard lock(mutex);
   return others.try_emplace(device.index, device).first->second;
 }
 

@@ -76,7 +76,8 @@ class PeakScope {
 namespace detail {
 
 /// A block from the caching allocator. Throws Error when the device has no memory left, naming the
-/// requested, active, cached and peak bytes. `bytes` may be 0.
+/// requested, active, peak and cached bytes, and what is free where the backend can tell. `bytes`
+/// may be 0.
 void* allocate(Device device, std::int64_t bytes, Category category);
 void deallocate(Device device, void* data, std::int64_t bytes, Category category) noexcept;
 /// Books `bytes` of a live block under another category.

@@ -27,6 +27,13 @@ void Tensor::fail_undefined(std::string_view operation) {
   fail("{}: the tensor is undefined; make it with empty, zeros or from_host", operation);
 }
 
+void Tensor::require_readable(std::string_view operation, DType dtype) const {
+  require_defined(operation);
+  check(dtype_ == dtype, "{}: {} does not hold {}; convert with to()", operation, *this, dtype);
+  check(storage_->device == cpu, "{}: {} is out of the host's reach; copy it with to(cpu)",
+        operation, *this);
+}
+
 std::int64_t Tensor::size(int axis) const { return shape_[resolve_axis(axis, rank(), "size")]; }
 
 bool Tensor::is_contiguous() const { return row_major(shape_, strides_); }
@@ -189,15 +196,13 @@ Tensor Tensor::to(Device target) const {
 
 template <class T>
 const T* Tensor::data() const {
-  check(dtype_ == dtype_of<T>(), "data: {} does not hold {}; convert with to()", *this,
-        dtype_of<T>());
+  require_readable("data", dtype_of<T>());
   return static_cast<const T*>(raw_data());
 }
 
 template <class T>
 T* Tensor::mutable_data() {
-  check(dtype_ == dtype_of<T>(), "mutable_data: {} does not hold {}; convert with to()", *this,
-        dtype_of<T>());
+  require_readable("mutable_data", dtype_of<T>());
   return static_cast<T*>(mutable_raw_data());
 }
 

@@ -57,7 +57,8 @@ class Tensor {
   /// On another device; this tensor itself if already there.
   Tensor to(Device device) const;
 
-  /// Pointer to the first element; the tensor must hold T. The mutable form counts as a write.
+  /// Pointer to the first element; the tensor must hold T and be on the cpu. The mutable form
+  /// counts as a write. The raw forms are for backends: they give the device's pointer.
   template <class T>
   const T* data() const;
   template <class T>
@@ -103,6 +104,7 @@ class Tensor {
       fail_undefined(operation);
   }
   [[noreturn]] static void fail_undefined(std::string_view operation);
+  void require_readable(std::string_view operation, DType dtype) const;
 
   std::shared_ptr<detail::Storage> storage_;
   std::int64_t offset_ = 0;

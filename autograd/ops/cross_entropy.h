@@ -21,7 +21,8 @@ namespace ops {
 /// logits x: f32|f64 [.., V], targets: i32 [..]. Result: 0-d.
 /// Saves: logits, targets, log-sums (one per row), label weights.
 /// Gradient: gx_i = gloss w_i (softmax(x_i) - onehot(target_i)), 0 in rows that are not scored.
-/// Throws Error on a target outside 0..V-1, and for `mean` if the scored rows have no weight.
+/// Throws Error on a target outside 0..V-1 (on a device the loss is NaN instead), and for `mean` if
+/// the scored rows have no weight.
 struct CrossEntropy {
   static constexpr const char* kName = "cross_entropy";
   CrossEntropyOptions::Reduction reduction;
@@ -54,9 +55,12 @@ struct CrossEntropy {
     std::vector<double> table;
     if (weights.defined()) table = weights.get().to(DType::f64).to_vector<double>();
     double total = 0.0;
-    for (const std::int32_t target : targets.get().to_vector<std::int32_t>())
-      if (target != ignore_index)
-        total += table.empty() ? 1.0 : table[static_cast<std::size_t>(target)];
+    for (const std::int32_t target : targets.get().to_vector<std::int32_t>()) {
+      if (target == ignore_index) continue;
+      // On a device a target may be out of range; the loss is NaN then, whatever it weighs.
+      const auto label = static_cast<std::size_t>(target);
+      total += label < table.size() ? table[label] : 1.0;
+    }
     return total;
   }
 };

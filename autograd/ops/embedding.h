@@ -10,7 +10,7 @@ namespace ops {
 /// y = rows of `table` at `ids`.
 /// table: f32|f64 [rows, width], ids: i32, any shape. Result: ids' shape + [width].
 /// Saves: ids. Gradient: gtable has gy added at its ids, in their order; the other rows are 0.
-/// Throws Error if an id is outside 0..rows-1.
+/// Throws Error if an id is outside 0..rows-1; on a device its row is NaN instead.
 struct Embedding {
   static constexpr const char* kName = "embedding";
   Saved ids;

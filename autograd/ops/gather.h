@@ -10,7 +10,7 @@ namespace ops {
 /// y[.., j] = x[.., index[.., j]], along the last axis.
 /// x: f32|f64 [.., n], index: i32 [.., m], whose leading axes broadcast to x's. Result: [.., m].
 /// Saves: index. Gradient: gx has gy added at index, in the order of j.
-/// Throws Error if an index is outside 0..n-1.
+/// Throws Error if an index is outside 0..n-1; on a device its element is NaN instead.
 struct Gather {
   static constexpr const char* kName = "gather";
   Saved index;

@@ -10,4 +10,7 @@ namespace mf::cli {
 /// installed; a device that is not there is an Error.
 void add_device(CLI::App& command, Device& device);
 
+/// Gives back what the chosen device still holds; to be called when no tensor is left.
+void release_device();
+
 }  // namespace mf::cli

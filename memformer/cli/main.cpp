@@ -5,6 +5,7 @@
 #include <exception>
 
 #include "memformer/cli/commands.h"
+#include "memformer/cli/device.h"
 #include "tensor/cpu/isa.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/error.h"
@@ -62,7 +63,9 @@ int main(int argc, char** argv) {
   keep_waiting_threads_short(argv);
   mf::keep_freed_memory();
   try {
-    return run(argc, argv);
+    const int status = run(argc, argv);
+    mf::cli::release_device();
+    return status;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "memformer: %s\n", error.what());
     return 1;

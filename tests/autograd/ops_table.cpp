@@ -132,7 +132,7 @@ OpRow attention_row(std::string variant, AttentionOptions options, bool bias = f
 /// query, key, value, own key and own value.
 OpRow own_key_row(std::string variant, AttentionOptions options, bool masked = false) {
   const auto mask_of = [masked](const Tensor& query, const Tensor& key) {
-    return masked ? some_bits({query.size(0), 1, 1, key.size(2)}) : Tensor{};
+    return masked ? some_bits({query.size(0), 1, 1, key.size(2)}, query.device()) : Tensor{};
   };
   std::vector<std::vector<Shape>> shapes{
       {{2, 2, 3, 4}, {2, 2, 5, 4}, {2, 2, 5, 3}, {2, 2, 3, 4}, {2, 2, 3, 3}},
@@ -173,13 +173,14 @@ OpRow cross_entropy_row(std::string variant, CrossEntropyOptions::Reduction redu
               [=](Inputs x) {
                 const Shape rows = x[0].shape().without(x[0].rank() - 1);
                 const std::int64_t labels = x[0].size(-1);
-                Tensor targets = some_ids(rows, labels);
+                Tensor targets = some_ids(rows, labels, x[0].device());
                 if (ignored_rows && rows.elements() > 1)
                   targets.reshape({-1}).slice(0, 1, 2).fill_(-7.0);
                 CrossEntropyOptions options{.ignore_index = -7, .reduction = reduction};
                 if (weighted)
-                  options.label_weights =
-                      uniform({labels}, RngKey{3}, 0.5, 2.0, DType::f64).to(x[0].dtype());
+                  options.label_weights = uniform({labels}, RngKey{3}, 0.5, 2.0, DType::f64)
+                                              .to(x[0].dtype())
+                                              .to(x[0].device());
                 return cross_entropy(x[0], targets, options);
               },
           .saved_bytes =
@@ -403,7 +404,7 @@ std::vector<OpRow> index_rows() {
        .shapes = {{{5, 3}}, {{2, 4}}, {{1, 1}}, {{4, 1}}, {{3, 0}}},
        .build =
            [](Inputs x) {
-             return embedding(x[0], some_ids({2, 4}, x[0].size(0)));
+             return embedding(x[0], some_ids({2, 4}, x[0].size(0), x[0].device()));
            },
        .saved_bytes = [](const SavedQuery&) { return 8 * 4; }},
       {.name = "embedding",
@@ -412,7 +413,7 @@ std::vector<OpRow> index_rows() {
        .shapes = {{{5, 3}}, {{1, 1}}, {{0, 2}}},
        .build =
            [](Inputs x) {
-             return embedding(x[0], empty({0, 2}, DType::i32));
+             return embedding(x[0], empty({0, 2}, DType::i32, x[0].device()));
            },
        .saved_bytes = nothing},
       {.name = "gather",
@@ -421,14 +422,14 @@ std::vector<OpRow> index_rows() {
        .build =
            [](Inputs x) {
              const Shape shape = x[0].shape().with(x[0].rank() - 1, 4);
-             return gather(x[0], some_ids(shape, x[0].size(-1)));
+             return gather(x[0], some_ids(shape, x[0].size(-1), x[0].device()));
            },
        .saved_bytes = [](const SavedQuery& q) { return q.result.elements() * 4; }},
       {.name = "gather",
        .variant = "index broadcast",
        .header = "gather.h",
        .shapes = {{{3, 5}}, {{2, 2, 3}}, {{1, 1}}, {{0, 2}}},
-       .build = [](Inputs x) { return gather(x[0], some_ids({6}, x[0].size(-1))); },
+       .build = [](Inputs x) { return gather(x[0], some_ids({6}, x[0].size(-1), x[0].device())); },
        .saved_bytes = [](const SavedQuery&) { return 6 * 4; }},
       {.name = "concat",
        .header = "concat.h",
@@ -501,7 +502,8 @@ std::vector<OpRow> selection_rows() {
        .shapes = {{{3, 4}, {3, 4}}, {{4}, {3, 1}}, {{}, {2, 3}}, {{1, 1}, {1, 1}}, {{0, 3}, {3}}},
        .build =
            [](Inputs x) {
-             return where(some_bits(broadcast(x[0].shape(), x[1].shape(), "test")), x[0], x[1]);
+             return where(some_bits(broadcast(x[0].shape(), x[1].shape(), "test"), x[0].device()),
+                          x[0], x[1]);
            },
        .saved_bytes = [](const SavedQuery& q) { return q.result.elements(); }},
       {.name = "where",
@@ -510,13 +512,16 @@ std::vector<OpRow> selection_rows() {
        .shapes = {{{3, 4}, {4}}, {{1, 4}, {3, 1, 4}}, {{1}, {1}}, {{0, 4}, {4}}},
        .build =
            [](Inputs x) {
-             return where(some_bits({3, 1, 1}), x[0], x[1]);
+             return where(some_bits({3, 1, 1}, x[0].device()), x[0], x[1]);
            },
        .saved_bytes = [](const SavedQuery&) { return 3; }},
       {.name = "masked_fill",
        .header = "where.h",
        .shapes = {{{3, 4}}, {{2, 3, 2}}, {{1, 1}}, {{5}}, {{0, 4}}},
-       .build = [](Inputs x) { return masked_fill(x[0], some_bits({x[0].size(-1)}), -3.0); },
+       .build =
+           [](Inputs x) {
+             return masked_fill(x[0], some_bits({x[0].size(-1)}, x[0].device()), -3.0);
+           },
        .saved_bytes = [](const SavedQuery& q) { return q.inputs[0].size(-1); }},
       unary(
           "dropout", "dropout.h",
@@ -528,7 +533,7 @@ std::vector<OpRow> attention_and_loss_rows() {
   const RngKey key{5};
   OpRow masked = attention_row("mask", {});
   masked.build = [](Inputs x) {
-    AttentionInputs inputs{.mask = some_bits({x[0].size(2), x[1].size(2)})};
+    AttentionInputs inputs{.mask = some_bits({x[0].size(2), x[1].size(2)}, x[0].device())};
     return attention(x[0], x[1], x[2], inputs).out;
   };
   masked.saved_bytes = [](const SavedQuery& q) {
@@ -668,17 +673,17 @@ std::vector<Tensor> values(const OpRow& row, std::span<const Shape> shapes) {
   return inputs;
 }
 
-Tensor some_ids(const Shape& shape, std::int64_t bound) {
+Tensor some_ids(const Shape& shape, std::int64_t bound, Device device) {
   std::vector<std::int32_t> ids(static_cast<std::size_t>(shape.elements()));
   for (std::size_t i = 0; i < ids.size(); ++i)
     ids[i] = static_cast<std::int32_t>(RngKey{17}.below(static_cast<std::uint64_t>(bound), i));
-  return from_host(ids, shape);
+  return from_host(ids, shape, device);
 }
 
-Tensor some_bits(const Shape& shape) {
+Tensor some_bits(const Shape& shape, Device device) {
   std::vector<std::uint8_t> bits(static_cast<std::size_t>(shape.elements()));
   for (std::size_t i = 0; i < bits.size(); ++i) bits[i] = i % 3 == 1 ? 0 : 1;
-  return from_host(bits, shape);
+  return from_host(bits, shape, device);
 }
 
 std::vector<OpCase> cases(const OpRow& row) {

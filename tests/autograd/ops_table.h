@@ -42,9 +42,9 @@ Tensor values(const OpRow& row, const Shape& shape, int which);
 std::vector<Tensor> values(const OpRow& row, std::span<const Shape> shapes);
 
 /// Ids 0..bound-1 in an irregular order with repetitions; all of them valid, also for bound 1.
-Tensor some_ids(const Shape& shape, std::int64_t bound);
+Tensor some_ids(const Shape& shape, std::int64_t bound, Device device = cpu);
 /// A u8 mask with both values in an irregular order.
-Tensor some_bits(const Shape& shape);
+Tensor some_bits(const Shape& shape, Device device = cpu);
 
 /// One gradient check that follows from a row.
 struct OpCase {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd/ops/cross_entropy.h"
 #include "cuda/cuda.h"
 #include "cuda/table.h"
 #include "tests/cuda/table_coverage.h"
@@ -141,6 +142,31 @@ TEST_CASE("cuda: bytes come back as they went, with any dtype and size") {
     }
   }
   CHECK(scalar(2.5, DType::f64, gpu()).item() == 2.5);
+}
+
+TEST_CASE("cuda: the host's memory may change as soon as it was uploaded") {
+  for (const std::int64_t n : {1, 257, 1 << 20}) {
+    Tensor host = full({n}, 1.0, DType::f32);
+    std::vector<Tensor> there;
+    for (int i = 1; i <= 4; ++i) {
+      host.fill_(i);
+      there.push_back(host.to(gpu()));
+    }
+    for (int i = 1; i <= 4; ++i)
+      CHECK(same_bits(there[static_cast<std::size_t>(i - 1)], full({n}, i, DType::f32)));
+  }
+}
+
+TEST_CASE("cuda: the host gets no pointer to a device's elements") {
+  Tensor x = zeros({2}, DType::f32, gpu());
+  CHECK_THROWS_WITH_AS(x.data<float>(),
+                       "data: f32[2] on cuda:0 is out of the host's reach; copy it with to(cpu)",
+                       Error);
+  CHECK_THROWS_WITH_AS(
+      x.mutable_data<float>(),
+      "mutable_data: f32[2] on cuda:0 is out of the host's reach; copy it with to(cpu)", Error);
+  CHECK(x.to(cpu).data<float>()[1] == 0.0F);
+  CHECK(x.raw_data() != nullptr);
 }
 
 TEST_CASE("cuda: copy converts between all dtypes as the cpu does") {
@@ -501,6 +527,117 @@ TEST_CASE("cuda: gathers and scatters have the cpu's bits") {
       }
     }
   }
+}
+
+/// Ids of which some name none of `bound` things; what the cpu takes in their place; and 1 where
+/// the id is good.
+struct DoubtfulIds {
+  Tensor given, replaced, good;
+};
+
+DoubtfulIds doubtful_ids(const Shape& shape, std::int64_t bound, std::uint64_t seed) {
+  constexpr std::int32_t kLeast = std::numeric_limits<std::int32_t>::min();
+  constexpr std::int32_t kMost = std::numeric_limits<std::int32_t>::max();
+  const auto past = static_cast<std::int32_t>(bound);
+  const std::int32_t bad[] = {-1, past, kLeast, kMost, -past, past + 1};
+  std::vector<std::int32_t> given = ids_tensor(shape, bound, seed).to_vector<std::int32_t>();
+  std::vector<std::int32_t> replaced = given;
+  std::vector<std::uint8_t> good(given.size(), 1);
+  for (std::size_t i = 0; i < given.size(); i += 3)
+    given[i] = bad[i / 3 % std::size(bad)], replaced[i] = 0, good[i] = 0;
+  return {from_host(given, shape), from_host(replaced, shape), from_host(good, shape)};
+}
+
+/// Equal elements, or both NaN.
+bool same_values(const Tensor& a, const Tensor& b) { return distance(a, b) == 0.0; }
+
+TEST_CASE("cuda: ids out of range give NaN in gathers, and scatters leave them out") {
+  for (const DType dtype : kFloats) {
+    const Tensor nan = scalar(kNaN, dtype), zero = scalar(0.0, dtype);
+    for (const std::int64_t n : {1, 33, 70}) {
+      for (const std::int64_t width : {1, 33, 130}) {
+        const DoubtfulIds ids = doubtful_ids({n}, 7, 71);
+        const Tensor there = ids.given.to(gpu()), good = ids.good.reshape({n, 1});
+        const Tensor table = random_tensor({7, width}, dtype, 70);
+        CHECK(same_values(gather_rows(table.to(gpu()), there),
+                          where(good, gather_rows(table, ids.replaced), nan)));
+        const Tensor gy = random_tensor({n, width}, dtype, 72);
+        CHECK(same_values(scatter_rows(there, gy.to(gpu()), 7),
+                          scatter_rows(ids.replaced, where(good, gy, zero), 7)));
+      }
+      // Fewer positions than targets, and more.
+      for (const std::int64_t targets : {3, 300}) {
+        const Tensor x = random_tensor({2, 3, targets}, dtype, 73);
+        const Tensor gy = random_tensor({2, 3, n}, dtype, 74);
+        for (const Shape& shape : {Shape{2, 3, n}, Shape{n}}) {
+          const DoubtfulIds ids = doubtful_ids(shape, targets, 75);
+          const Tensor there = ids.given.to(gpu());
+          CHECK(same_values(gather(x.to(gpu()), there),
+                            where(ids.good, gather(x, ids.replaced), nan)));
+          CHECK(same_values(scatter(there, gy.to(gpu()), targets),
+                            scatter(ids.replaced, where(ids.good, gy, zero), targets)));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("cuda: ids out of range give integers with all bits one") {
+  const Tensor ids = from_host({1, -1, 2, 0}, {4}, gpu());
+  const Shape shape{2, 1}, flat{4}, column{4, 1}, one{1}, strides{1, 1};
+  for (const DType dtype : {DType::i32, DType::u8}) {
+    const Tensor table = from_host({5, 6}, shape).to(dtype).to(gpu());
+    Tensor y = empty(column, dtype, gpu());
+    backend_for(gpu()).gather_rows(context_for(gpu()),
+                                   View{table.raw_data(), dtype, shape, strides},
+                                   View{ids.raw_data(), DType::i32, flat, one},
+                                   MutView{y.mutable_raw_data(), dtype, column, strides});
+    const double none = dtype == DType::i32 ? -1.0 : 255.0;
+    CHECK(values(y.to(cpu)) == std::vector<double>{6.0, none, none, 5.0});
+  }
+}
+
+TEST_CASE("cuda: a target out of range makes the loss NaN, and its row of the gradient") {
+  for (const DType dtype : kFloats) {
+    const Tensor nan = scalar(kNaN, dtype), gloss = scalar(0.7, dtype);
+    for (const Shape& shape : {Shape{40, 1}, Shape{40, 11}, Shape{10, 1100}, Shape{1500, 2}}) {
+      const std::int64_t rows = shape[0], classes = shape[1];
+      DoubtfulIds targets = doubtful_ids({rows}, classes, 81);
+      for (Tensor* ids : {&targets.given, &targets.replaced}) ids->slice(0, 1, 2).fill_(-100);
+      const Tensor logits = random_tensor(shape, dtype, 80);
+      const Tensor label_weights = affine(square(random_tensor({classes}, dtype, 82)), 1.0, 0.1);
+      for (const Tensor& weights : {label_weights, Tensor{}}) {
+        const Tensors there = on(gpu(), {logits, targets.given, weights, gloss});
+        const CrossEntropyResult result = cross_entropy(there[0], there[1], there[2], -100);
+        CHECK(std::isnan(result.loss.item()));
+        const CrossEntropyResult expected = cross_entropy(logits, targets.replaced, weights, -100);
+        const double limit = dtype == DType::f64 ? 1e-14 : 1e-5;
+        CHECK(distance(result.log_sum, expected.log_sum) <= limit);
+        const Tensor gradient = cross_entropy_backward(logits, targets.replaced, weights, -100,
+                                                       expected.log_sum, gloss);
+        CHECK(distance(cross_entropy_backward(there[0], there[1], there[2], -100, result.log_sum,
+                                              there[3]),
+                       where(targets.good.reshape({rows, 1}), gradient, nan)) <= limit);
+        for (const auto reduction :
+             {CrossEntropyOptions::Reduction::sum, CrossEntropyOptions::Reduction::mean}) {
+          const Var loss = cross_entropy(constant(there[0]), there[1], {-100, there[2], reduction});
+          CHECK(std::isnan(loss.value.item()));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("cuda: ids and targets of another device are an error that names both") {
+  const Tensor x = zeros({3, 4}, DType::f32, gpu());
+  const Tensor ids = zeros({3}, DType::i32);
+  const doctest::Contains both("devices are mixed; f32[3, 4] on cuda:0 and i32[3]; move one");
+  CHECK_THROWS_WITH_AS(gather_rows(x, ids), both, Error);
+  CHECK_THROWS_WITH_AS(scatter_rows(ids, x, 5), both, Error);
+  CHECK_THROWS_WITH_AS(gather(x, ids), both, Error);
+  CHECK_THROWS_WITH_AS(scatter(ids, x.slice(1, 0, 3), 5), doctest::Contains("devices are mixed"),
+                       Error);
+  CHECK_THROWS_WITH_AS(cross_entropy(x, ids, {}, -1), both, Error);
 }
 
 TEST_CASE("cuda: cross_entropy and its gradient") {

@@ -75,10 +75,13 @@ awk -F ': ' '
   !($1 in old) { print "not in the table: " $0; bad = 1; next }
   {
     split(old[$1], was, " "); split($2, is, " ")
+    grew = shrank = 0
     for (i = 1; i <= 4; i++) {
-      if (is[i] + 0 > was[i] + 0) { print "grew: " $1 ": " old[$1] " -> " $2; bad = 1; break }
-      if (is[i] + 0 < was[i] + 0) { print "shrank, update the table: " $1 ": " old[$1] " -> " $2; break }
+      if (is[i] + 0 > was[i] + 0) grew = bad = 1
+      if (is[i] + 0 < was[i] + 0) shrank = 1
     }
+    if (grew) print "grew: " $1 ": " old[$1] " -> " $2
+    else if (shrank) print "shrank, update the table: " $1 ": " old[$1] " -> " $2
     delete old[$1]
   }
   END {

@@ -179,6 +179,9 @@ refused "empty" train --set data.source=file:empty.txt
 refused "too little text" train --set model.segment=5000
 refused "set model.vocabulary=257" train --set model.vocabulary=100
 refused "train.stride" train --set train.stride=9
+for name in gpu cuda: cuda:x cuda:-1 cuda:1x CPU; do
+  refused "'$name' is not a device; give cpu, cuda or cuda:N" train --device "$name"
+done
 refused "first cause" train --set train.optimizer=sgd --set train.learning_rate=1e20 --set train.clip=0
 refused "cannot make the folder" "$program" train --config config.json --out config.json
 refused "holds a run already" "$program" train --config config.json --out whole

@@ -103,7 +103,7 @@ bool check_kind(const char* call, const void* to, const void* from, cudaMemcpyKi
   return false;
 }
 
-/// Does a copy when its turn comes. `staged` holds a pageable source as it was at the call.
+/// Does a copy when its turn comes. `staged` holds a source that was read at the call.
 void copy_now(const char* call, std::uint32_t operation, void* to, const void* from,
               std::size_t bytes, const std::vector<std::byte>& staged) {
   now_ms += 1e-3 + static_cast<double>(bytes) * 1e-7;
@@ -134,14 +134,20 @@ void copy_now(const char* call, std::uint32_t operation, void* to, const void* f
   }
 }
 
+/// `order` says when a host source is read; without it pageable memory is read at the call, pinned
+/// memory when the copy runs.
 cudaError_t copy(const char* call, void* to, const void* from, std::size_t bytes,
-                 cudaMemcpyKind kind, Stream& stream) {
+                 cudaMemcpyKind kind, Stream& stream,
+                 cudaMemcpySrcAccessOrder order = cudaMemcpySrcAccessOrderInvalid) {
   if (bytes == 0) return cudaSuccess;
   if (to == nullptr || from == nullptr || !check_kind(call, to, from, kind)) {
     return cudaErrorInvalidValue;
   }
+  const bool at_call = order == cudaMemcpySrcAccessOrderInvalid
+                           ? !is_pinned(from, bytes)
+                           : order == cudaMemcpySrcAccessOrderDuringApiCall;
   std::vector<std::byte> staged;
-  if (!is_device(from) && !is_pinned(from, bytes)) {
+  if (at_call && !is_device(from)) {
     const auto* begin = static_cast<const std::byte*>(from);
     staged.assign(begin, begin + bytes);
   }
@@ -468,6 +474,27 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   return runtime_call("cudaMemcpyAsync", [&] {
     if (!valid_stream("cudaMemcpyAsync", stream)) return cudaErrorInvalidResourceHandle;
     return copy("cudaMemcpyAsync", to, from, bytes, kind, stream_of(stream));
+  });
+}
+cudaError_t cudaMemcpyBatchAsync(void* const* to, const void* const* from, const size_t* bytes,
+                                 size_t count, cudaMemcpyAttributes* attributes, size_t* firsts,
+                                 size_t attribute_count, cudaStream_t stream) {
+  return runtime_call("cudaMemcpyBatchAsync", [&] {
+    if (stream == nullptr || stream == cudaStreamLegacy ||
+        !valid_stream("cudaMemcpyBatchAsync", stream)) {
+      return cudaErrorInvalidResourceHandle;
+    }
+    if (attribute_count == 0 || attribute_count > count || firsts[0] != 0)
+      return cudaErrorInvalidValue;
+    for (std::size_t i = 0, k = 0; i < count; ++i) {
+      if (k + 1 < attribute_count && firsts[k + 1] == i) ++k;
+      const cudaMemcpySrcAccessOrder order = attributes[k].srcAccessOrder;
+      if (order == cudaMemcpySrcAccessOrderInvalid) return cudaErrorInvalidValue;
+      const cudaError_t error = copy("cudaMemcpyBatchAsync", to[i], from[i], bytes[i],
+                                     cudaMemcpyDefault, stream_of(stream), order);
+      if (error != cudaSuccess) return error;
+    }
+    return cudaSuccess;
   });
 }
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {

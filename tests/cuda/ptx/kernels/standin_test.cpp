@@ -108,6 +108,43 @@ TEST_CASE("no device, and a device that runs out of memory") {
   standin::settings() = before;
 }
 
+TEST_CASE("a batch of copies reads its sources when its attributes say so") {
+  void *data = nullptr, *pinned = nullptr;
+  cudaStream_t stream = nullptr;
+  cudaMalloc(&data, 64);
+  cudaHostAlloc(&pinned, 4, cudaHostAllocDefault);
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  int pageable = 1;
+  auto* const words = static_cast<int*>(data);
+  void* const to[] = {words, words + 1, words + 2};
+  const void* const from[] = {pinned, &pageable, &pageable};
+  const std::size_t bytes[] = {4, 4, 4};
+  cudaMemcpyAttributes attributes[2] = {};
+  attributes[0].srcAccessOrder = cudaMemcpySrcAccessOrderDuringApiCall;
+  attributes[1].srcAccessOrder = cudaMemcpySrcAccessOrderStream;
+  std::size_t firsts[] = {0, 2};
+  *static_cast<int*>(pinned) = 1;
+  CHECK(cudaMemcpyBatchAsync(to, from, bytes, 3, attributes, firsts, 2, stream) == cudaSuccess);
+  *static_cast<int*>(pinned) = pageable = 2;
+  int back[3] = {};
+  cudaMemcpyAsync(back, data, sizeof back, cudaMemcpyDeviceToHost, stream);
+  CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+  CHECK(back[0] == 1);
+  CHECK(back[1] == 1);
+  CHECK(back[2] == 2);
+  CHECK(standin::take_reports().empty());
+
+  attributes[0].srcAccessOrder = cudaMemcpySrcAccessOrderInvalid;
+  CHECK(cudaMemcpyBatchAsync(to, from, bytes, 1, attributes, firsts, 1, stream) ==
+        cudaErrorInvalidValue);
+  CHECK(cudaMemcpyBatchAsync(to, from, bytes, 1, attributes, firsts, 1, nullptr) ==
+        cudaErrorInvalidResourceHandle);
+  cudaGetLastError();
+  cudaStreamDestroy(stream);
+  cudaFreeHost(pinned);
+  cudaFree(data);
+}
+
 TEST_CASE("work runs when waited for, and counts") {
   standin::reset_statistics();
   void* data = nullptr;
