@@ -4,6 +4,8 @@
 
 #include "memformer/data/bytes.h"
 #include "memformer/train/generate.h"
+#include "nn/parameters.h"
+#include "tensor/backend.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/memory.h"
 
@@ -24,14 +26,17 @@ GenerationReport bench_generation(const GenerationOptions& options) {
   const ModelConfig config = config_of(report.options.model);
   const RngKey key{options.seed};
   const Memformer model(config, key.at("weights"));
+  std::vector<Parameter> parameters = model.parameters();
+  move_to(options.device, parameters);
   const std::int64_t length = options.prompt > 0 ? options.prompt : config.segment;
   std::string prompt;
   for (std::int64_t i = 0; i < length; ++i)
     prompt += static_cast<char>(key.at("prompt").below(256, static_cast<std::uint64_t>(i)));
 
-  const PeakScope scope;
+  const PeakScope scope(options.device);
   const Stopwatch reading;
   Generator generator(model, prompt, {}, key.at("draws"));
+  synchronize(options.device);
   report.prompt_seconds = reading.elapsed().wall;
   std::vector<double> tokens;
   const Stopwatch writing;
@@ -55,6 +60,7 @@ std::string to_json(const GenerationReport& report) {
                                 {"heads", model.heads},
                                 {"seg", model.segment},
                                 {"slots", model.slots},
+                                {"device", describe(report.options.device)},
                                 {"threads", report.threads},
                                 {"dtype", name_of(model.dtype)},
                                 {"tokens", report.options.tokens},

@@ -17,6 +17,7 @@ GrowthPoint point_of(const GrowthOptions& options, std::int64_t segments, std::i
   StepOptions step;
   step.model = options.model;
   step.model.segment = length;
+  step.device = options.device;
   step.mode = options.mode;
   step.batch = 1;
   step.segments = segments;
@@ -80,10 +81,13 @@ GrowthReport bench_growth(const GrowthOptions& options) {
 }
 
 std::string to_json(const GrowthReport& report) {
-  return Json{
-      {"mode", name_of(report.options.mode)},       {"dim", report.options.model.width},
-      {"slots", report.options.model.slots},        {"threads", report.threads},
-      {"by_segments", to_json(report.by_segments)}, {"by_length", to_json(report.by_length)}}
+  return Json{{"mode", name_of(report.options.mode)},
+              {"dim", report.options.model.width},
+              {"slots", report.options.model.slots},
+              {"device", describe(report.options.device)},
+              {"threads", report.threads},
+              {"by_segments", to_json(report.by_segments)},
+              {"by_length", to_json(report.by_length)}}
       .dump();
 }
 

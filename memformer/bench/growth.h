@@ -16,6 +16,7 @@ struct GrowthOptions {
                    .feed_forward = 4,
                    .segment = 64,
                    .slots = 8};
+  Device device = cpu;
   StepMode mode = StepMode::mrbp;
   std::int64_t smallest = 1 << 7;  ///< tokens
   std::int64_t largest = 1 << 16;
@@ -26,7 +27,7 @@ struct GrowthOptions {
 struct GrowthPoint {
   std::int64_t tokens = 0, segments = 0, segment = 0;
   double seconds = 0.0;
-  std::int64_t peak_bytes = 0;  ///< of active bytes above weights, moments and tokens
+  std::int64_t peak_bytes = 0;  ///< of the device, above weights, moments and tokens
 };
 
 struct GrowthReport {

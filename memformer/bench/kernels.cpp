@@ -5,9 +5,11 @@
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "autograd/ops.h"
 #include "memformer/bench/peak.h"
+#include "tensor/backend.h"
 #include "tensor/cpu/isa.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/math.h"
@@ -27,10 +29,11 @@ struct KernelCase {
 /// A large array of random numbers: cases take turns, so they can share operands.
 class Pool {
  public:
-  Pool(std::int64_t blocks, RngKey key, DType dtype)
-      : all_(uniform({kBlock}, key, -1.0, 1.0, dtype)
+  Pool(std::int64_t blocks, RngKey key, const KernelOptions& options)
+      : all_(uniform({kBlock}, key, -1.0, 1.0, options.dtype)
                  .expand({blocks, kBlock})
                  .clone()
+                 .to(options.device)
                  .reshape({blocks * kBlock})) {}
   Tensor take(const Shape& shape) const {
     return all_.slice(0, 0, shape.elements()).reshape(shape);
@@ -42,10 +45,37 @@ class Pool {
   Tensor all_;
 };
 
+/// Extents of operands. A GPU holds 2^20 numbers in its cache, and small products are over before
+/// it is full.
+struct Sizes {
+  std::vector<std::int64_t> squares, tokens;
+  std::int64_t batch;      // products at once
+  std::int64_t sequences;  // that attention reads
+  std::int64_t rows;       // of kRowWidth numbers
+  std::int64_t numbers;    // of the largest operand
+};
+const Sizes kCpuSizes{.squares = {256, 512, 1024, 2048},
+                      .tokens = {512, 1024, 4096},
+                      .batch = 64,
+                      .sequences = 8,
+                      .rows = 4096,
+                      .numbers = 4096 * 4096};
+const Sizes kGpuSizes{.squares = {256, 512, 1024, 2048, 4096, 8192},
+                      .tokens = {512, 1024, 4096, 16384},
+                      .batch = 1024,
+                      .sequences = 128,
+                      .rows = std::int64_t{1} << 18,
+                      .numbers = std::int64_t{1} << 26};
+constexpr std::int64_t kRowWidth = 256;
+
+const Sizes& sizes_of(const KernelOptions& options) {
+  return options.device == cpu || options.small ? kCpuSizes : kGpuSizes;
+}
+
 /// Collects the cases that pass the filter.
 class Catalogue {
  public:
-  explicit Catalogue(const KernelOptions& options) : options_(options) {}
+  explicit Catalogue(const KernelOptions& options) : sizes(sizes_of(options)), options_(options) {}
 
   void add(const std::string& family, const std::string& name, Rate rate, double work,
            std::function<void()> call) {
@@ -53,8 +83,12 @@ class Catalogue {
     cases.push_back({family, name, rate, work, std::move(call)});
   }
   DType dtype() const { return options_.dtype; }
+  Device device() const { return options_.device; }
   double element() const { return static_cast<double>(size_of(options_.dtype)); }
+  /// Bytes of the operands of memory-bound kernels.
+  double pass() const { return element() * static_cast<double>(sizes.rows * kRowWidth); }
 
+  const Sizes& sizes;
   std::vector<KernelCase> cases;
 
  private:
@@ -75,14 +109,14 @@ double flops(std::int64_t rows, std::int64_t columns, std::int64_t inner) {
 }
 
 void add_square_products(Catalogue& list, const Pool& x, const Pool& w) {
-  for (const std::int64_t n : {256, 512, 1024, 2048})
+  for (const std::int64_t n : list.sizes.squares)
     list.add("square", extents(n, n, n), Rate::gflops, flops(n, n, n),
              [a = x.take({n, n}), b = w.take({n, n})] { matmul(a, b); });
 }
 
 /// y = x W with x [tokens, in], and the two products of its backward.
 void add_projections(Catalogue& list, const Pool& x, const Pool& w, const Pool& g) {
-  for (const std::int64_t tokens : {512, 1024, 4096})
+  for (const std::int64_t tokens : list.sizes.tokens)
     for (const std::int64_t d : {256, 512, 1024})
       for (const auto& [in, out] : {std::pair{d, d}, {d, 4 * d}, {4 * d, d}}) {
         const Tensor input = x.take({tokens, in}), weight = w.take({in, out});
@@ -97,9 +131,9 @@ void add_projections(Catalogue& list, const Pool& x, const Pool& w, const Pool& 
       }
 }
 
-/// 64 products at a time, as of 8 rows with 8 heads.
+/// 64 products at a time, as of 8 rows with 8 heads; on a GPU of 128 rows.
 void add_batched_products(Catalogue& list, const Pool& x, const Pool& g) {
-  constexpr std::int64_t kBatch = 64;
+  const std::int64_t batch = list.sizes.batch;
   struct Extents {
     std::int64_t rows, columns, inner;
   };
@@ -109,9 +143,9 @@ void add_batched_products(Catalogue& list, const Pool& x, const Pool& g) {
                                 {128, 128, 128},
                                 {256, 256, 32},
                                 {32, 160, 32}}) {
-    const Tensor a = x.take({kBatch, m, k}), b = g.take({kBatch, k, n});
-    const Tensor rows_of_a = x.take({kBatch, k, m}), rows_of_b = g.take({kBatch, n, k});
-    const double work = static_cast<double>(kBatch) * flops(m, n, k);
+    const Tensor a = x.take({batch, m, k}), b = g.take({batch, k, n});
+    const Tensor rows_of_a = x.take({batch, k, m}), rows_of_b = g.take({batch, n, k});
+    const double work = static_cast<double>(batch) * flops(m, n, k);
     list.add("batched NN", extents(m, n, k), Rate::gflops, work, [=] { matmul(a, b); });
     list.add("batched NT", extents(m, n, k), Rate::gflops, work,
              [=] { matmul(a, rows_of_b.transpose()); });
@@ -126,20 +160,21 @@ void add_attention(Catalogue& list, const Pool& x, const Pool& g) {
     std::int64_t queries, keys, depth;
     bool causal;
   };
-  constexpr std::int64_t kRows = 8, kHeads = 8;
+  constexpr std::int64_t kHeads = 8;
+  const std::int64_t rows = list.sizes.sequences;
   for (const auto& [t, s, d, causal] : {Extents{128, 128, 32, false},
                                         {128, 128, 32, true},
                                         {128, 32, 32, false},
                                         {256, 256, 64, false}}) {
     // Heads are views into rows of kHeads * d, as the model has them.
     const auto heads = [&, d = d](const Pool& pool, std::int64_t length) {
-      return pool.take({kRows, length, kHeads, d}).permute({0, 2, 1, 3});
+      return pool.take({rows, length, kHeads, d}).permute({0, 2, 1, 3});
     };
     AttentionOptions options;
     options.causal = causal;
     const Tensor query = heads(x, t), key = heads(g, s), value = heads(x, s), gout = heads(g, t);
     list.add("attention", fmt::format("{}x{}x{}{}", t, s, d, causal ? " causal" : ""), Rate::gflops,
-             6.0 * kRows * kHeads * flops(t, s, d) * (causal ? 0.5 : 1.0), [=] {
+             6.0 * static_cast<double>(rows * kHeads) * flops(t, s, d) * (causal ? 0.5 : 1.0), [=] {
                const AttentionResult result = attention(query, key, value, {}, {}, options);
                attention_backward(query, key, value, {}, {}, options, result.out, result.log_sum,
                                   gout, {});
@@ -147,14 +182,11 @@ void add_attention(Catalogue& list, const Pool& x, const Pool& g) {
   }
 }
 
-constexpr std::int64_t kRowWidth = 256;
-constexpr std::int64_t kRowCount = 4096;  // times kRowWidth: 2^20 elements
-
 void add_elementwise(Catalogue& list, const Pool& x, const Pool& g) {
-  const Tensor a = x.take({kRowCount, kRowWidth}), b = g.take({kRowCount, kRowWidth});
-  const double pass = list.element() * static_cast<double>(a.elements());
+  const std::int64_t rows = list.sizes.rows;
+  const Tensor a = x.take({rows, kRowWidth}), b = g.take({rows, kRowWidth});
   const auto add_case = [&](const char* name, int passes, std::function<void()> call) {
-    list.add("elementwise", name, Rate::gbytes, passes * pass, std::move(call));
+    list.add("elementwise", name, Rate::gbytes, passes * list.pass(), std::move(call));
   };
   add_case("add", 3, [=] { add(a, b); });
   add_case("mul", 3, [=] { mul(a, b); });
@@ -165,24 +197,25 @@ void add_elementwise(Catalogue& list, const Pool& x, const Pool& g) {
 }
 
 void add_rows(Catalogue& list, const Pool& x, const Pool& g) {
-  const Tensor a = x.take({kRowCount, kRowWidth}), b = g.take({kRowCount, kRowWidth});
-  const double pass = list.element() * static_cast<double>(a.elements());
+  const std::int64_t rows = list.sizes.rows;
+  const Tensor a = x.take({rows, kRowWidth}), b = g.take({rows, kRowWidth});
   const auto add_case = [&](const char* name, int passes, std::function<void()> call) {
-    list.add("rows", name, Rate::gbytes, passes * pass, std::move(call));
+    list.add("rows", name, Rate::gbytes, passes * list.pass(), std::move(call));
   };
   add_case("softmax", 2, [=] { softmax(a); });
   const Tensor y = softmax(a);
   add_case("softmax backward", 3, [=] { softmax_backward(y, b); });
-  const Tensor gain = full({kRowWidth}, 1.0, list.dtype()), bias = zeros({kRowWidth}, list.dtype());
+  const Tensor gain = full({kRowWidth}, 1.0, list.dtype(), list.device());
+  const Tensor bias = zeros({kRowWidth}, list.dtype(), list.device());
   add_case("layer norm", 2, [=] { layer_norm(a, gain, bias, 1e-5); });
   const LayerNormResult normed = layer_norm(a, gain, bias, 1e-5);
   add_case("layer norm backward", 3,
            [=] { layer_norm_backward(a, gain, normed.mean, normed.rstd, b, true, true, true); });
-  std::vector<std::int32_t> classes(kRowCount);
+  std::vector<std::int32_t> classes(static_cast<std::size_t>(rows));
   for (std::size_t i = 0; i < classes.size(); ++i)
     classes[i] = static_cast<std::int32_t>(RngKey{3}.below(kRowWidth, i));
-  const Tensor targets = from_host(classes, {kRowCount});
-  const Tensor weight = scalar(1.0 / kRowCount, list.dtype());
+  const Tensor targets = from_host(classes, {rows}, list.device());
+  const Tensor weight = scalar(1.0 / static_cast<double>(rows), list.dtype(), list.device());
   add_case("cross entropy, forward and backward", 2, [=] {
     const CrossEntropyResult result = cross_entropy(a, targets, {}, -1);
     cross_entropy_backward(a, targets, {}, -1, result.log_sum, weight);
@@ -190,19 +223,17 @@ void add_rows(Catalogue& list, const Pool& x, const Pool& g) {
 }
 
 void add_optimizer(Catalogue& list, const Pool& g) {
-  const Shape shape{kRowCount, kRowWidth};
-  const Tensor gradient = g.take(shape);
-  list.add("optimizer", "adam", Rate::gbytes,
-           7.0 * list.element() * static_cast<double>(shape.elements()),
-           [gradient, p = zeros(shape, list.dtype()), m = zeros(shape, list.dtype()),
-            v = zeros(shape, list.dtype()),
+  const Tensor gradient = g.take({list.sizes.rows, kRowWidth});
+  list.add("optimizer", "adam", Rate::gbytes, 7.0 * list.pass(),
+           [gradient, p = zeros_like(gradient), m = zeros_like(gradient), v = zeros_like(gradient),
             step = std::int64_t{0}]() mutable { adam_(p, gradient, 1.0, {}, ++step, m, v); });
 }
 
 /// What an op costs besides its work: sixteen numbers are as good as none.
 void add_overhead(Catalogue& list) {
   constexpr int kOps = 1000;
-  const Tensor a = full({16}, 0.5, list.dtype()), b = full({16}, 1.0, list.dtype());
+  const Tensor a = full({16}, 0.5, list.dtype(), list.device());
+  const Tensor b = full({16}, 1.0, list.dtype(), list.device());
   const auto chain = [a, b](bool backward) {
     Tape tape;
     const Var factor = tape.input(b);
@@ -221,9 +252,10 @@ void add_overhead(Catalogue& list) {
 std::vector<KernelCase> kernel_cases(const KernelOptions& options) {
   Catalogue list(options);
   const RngKey key{1};
-  constexpr std::int64_t kLargest = 4096 * 4096 >> 16;  // blocks
-  const Pool x(kLargest, key.at("x"), options.dtype), g(kLargest, key.at("g"), options.dtype);
-  const Pool w(kLargest / 4, key.at("w"), options.dtype);
+  const std::int64_t largest = list.sizes.numbers >> 16;  // blocks
+  const std::int64_t square = list.sizes.squares.back();
+  const Pool x(largest, key.at("x"), options), g(largest, key.at("g"), options);
+  const Pool w(square * square >> 16, key.at("w"), options);
   add_square_products(list, x, w);
   add_projections(list, x, w, g);
   add_batched_products(list, x, g);
@@ -252,53 +284,74 @@ struct Samples {
 /// What repetitions are compared with.
 class References {
  public:
-  explicit References(DType dtype)
-      : one_(dtype, false), all_(dtype, true), memory_(dtype, kRowCount * kRowWidth) {}
+  References(DType dtype, Device device, std::int64_t numbers) {
+    if (device == cpu)
+      cpu_.emplace(dtype, numbers);
+    else
+      copy_.emplace(dtype, numbers, device);
+  }
 
   /// FLOP/s or bytes/s of now; NaN for what is compared with nothing, and if it was disturbed.
   double of(Rate rate) {
-    if (rate == Rate::gflops) return note(all, all_.measure());
-    if (rate == Rate::gbytes) return note(triad, memory_.triad());
+    if (cpu_ && rate == Rate::gflops) return note(all, cpu_->all.measure());
+    if (cpu_ && rate == Rate::gbytes) return note(triad, cpu_->memory.triad());
+    if (copy_ && rate == Rate::gbytes) return note(copy, copy_->measure());
     return std::numeric_limits<double>::quiet_NaN();
   }
   /// Once in a round: all of them, so that the report has them whatever cases ran.
   void measure_all() {
-    note(one, one_.measure());
-    note(all, all_.measure());
-    note(copy, memory_.copy());
-    note(triad, memory_.triad());
+    if (copy_) {
+      note(copy, copy_->measure());
+      return;
+    }
+    note(one, cpu_->one.measure());
+    note(all, cpu_->all.measure());
+    note(copy, cpu_->memory.copy());
+    note(triad, cpu_->memory.triad());
   }
 
   std::vector<double> one, all, copy, triad;  // GFLOP/s and GB/s
 
  private:
+  struct Cpu {
+    Cpu(DType dtype, std::int64_t numbers)
+        : one(dtype, false), all(dtype, true), memory(dtype, numbers) {}
+    FmaPeak one, all;
+    Bandwidth memory;
+  };
+
   static double note(std::vector<double>& values, double value) {
     if (std::isfinite(value)) values.push_back(value / 1e9);
     return value;
   }
-  FmaPeak one_, all_;
-  Bandwidth memory_;
+  std::optional<Cpu> cpu_;
+  std::optional<CopySpeed> copy_;
 };
 
-void repeat(const KernelCase& kernel, Samples& samples, References& references) {
+/// `calls` calls, until their work is done.
+Times time_of(const KernelCase& kernel, std::int64_t calls, Device device) {
+  const Stopwatch stopwatch;
+  for (std::int64_t i = 0; i < calls; ++i) kernel.call();
+  synchronize(device);
+  return stopwatch.elapsed();
+}
+
+void repeat(const KernelCase& kernel, Device device, Samples& samples, References& references) {
   if (samples.calls == 0) {
-    kernel.call();  // takes its memory from the system
-    const Stopwatch stopwatch;
-    kernel.call();
+    time_of(kernel, 1, device);  // takes its memory from the system
     samples.calls = std::max<std::int64_t>(
-        1, std::llround(kRepetition / std::max(1e-9, stopwatch.elapsed().wall)));
+        1, std::llround(kRepetition / std::max(1e-9, time_of(kernel, 1, device).wall)));
   }
   const double reference = references.of(kernel.rate);
-  const Stopwatch stopwatch;
-  for (std::int64_t i = 0; i < samples.calls; ++i) kernel.call();
-  const Times times = stopwatch.elapsed();
-  const bool compared = kernel.rate != Rate::nanoseconds;
-  if (!undisturbed(times) || (compared && !std::isfinite(reference))) {
+  const Times times = time_of(kernel, samples.calls, device);
+  const bool compared = is_compared(kernel.rate, device);
+  if ((device == cpu && !undisturbed(times)) || (compared && !std::isfinite(reference))) {
     ++samples.disturbed;
     return;
   }
   const double work = static_cast<double>(samples.calls) * kernel.work;
-  samples.values.push_back(compared ? work / times.wall / 1e9 : times.wall / work * 1e9);
+  const bool time = kernel.rate == Rate::nanoseconds;
+  samples.values.push_back(time ? times.wall / work * 1e9 : work / times.wall / 1e9);
   if (compared) samples.percents.push_back(100.0 * work / times.wall / reference);
 }
 
@@ -310,15 +363,17 @@ std::vector<std::string> names_of_families(const std::vector<KernelCase>& cases)
   return names;
 }
 
-KernelFamily family_of(const std::string& name, const std::vector<KernelResult>& cases) {
+KernelFamily family_of(const std::string& name, const KernelReport& report) {
   const double nothing = std::numeric_limits<double>::quiet_NaN();
-  KernelFamily family{name, Rate::gflops, nothing, nothing, nothing, ""};
+  KernelFamily family{name, Rate::gflops, "", nothing, nothing, nothing, ""};
   std::vector<double> medians;
-  for (const KernelResult& result : cases) {
+  for (const KernelResult& result : report.cases) {
     if (result.family != name) continue;
     family.rate = result.rate;
+    const bool compared = is_compared(result.rate, report.device);
+    family.unit = compared ? "percent" : unit_of(result.rate);
     const bool time = result.rate == Rate::nanoseconds;
-    const double value = time ? result.value.median : result.percent.median;
+    const double value = compared ? result.percent.median : result.value.median;
     if (!std::isfinite(value)) continue;
     const auto better = [time](double x, double y) { return time ? x < y : x > y; };
     if (medians.empty() || better(family.worst, value)) {
@@ -352,21 +407,27 @@ const char* unit_of(Rate rate) {
   return "";
 }
 
+bool is_compared(Rate rate, Device device) {
+  return rate == Rate::gbytes || (rate == Rate::gflops && device == cpu);
+}
+
 KernelReport bench_kernels(const KernelOptions& options) {
   check(options.seconds >= 0.0, "bench kernels: seconds is {}; it must not be negative",
         options.seconds);
   const std::vector<KernelCase> cases = kernel_cases(options);
   std::vector<Samples> samples(cases.size());
-  References references(options.dtype);
+  References references(options.dtype, options.device, sizes_of(options).rows * kRowWidth);
   KernelReport report;
   const Stopwatch stopwatch;
   do {
     references.measure_all();
-    for (std::size_t i = 0; i < cases.size(); ++i) repeat(cases[i], samples[i], references);
+    for (std::size_t i = 0; i < cases.size(); ++i)
+      repeat(cases[i], options.device, samples[i], references);
     ++report.rounds;
   } while (stopwatch.elapsed().wall < options.seconds);
 
   report.dtype = options.dtype;
+  report.device = options.device;
   report.threads = threads();
   report.isa = name_of(current_isa());
   report.peak_one = spread_of(references.one);
@@ -380,13 +441,13 @@ KernelReport bench_kernels(const KernelOptions& options) {
         report.cases.push_back({family, cases[i].name, cases[i].rate, spread_of(samples[i].values),
                                 spread_of(samples[i].percents), std::ssize(samples[i].values),
                                 samples[i].disturbed});
-  for (const std::string& family : families)
-    report.families.push_back(family_of(family, report.cases));
+  for (const std::string& family : families) report.families.push_back(family_of(family, report));
   return report;
 }
 
 std::string to_json(const KernelReport& report) {
   Json json{{"dtype", name_of(report.dtype)},
+            {"device", describe(report.device)},
             {"threads", report.threads},
             {"isa", report.isa},
             {"rounds", report.rounds},
@@ -406,7 +467,7 @@ std::string to_json(const KernelReport& report) {
                              {"disturbed", result.disturbed}});
   for (const KernelFamily& family : report.families)
     json["families"].push_back({{"name", family.name},
-                                {"unit", family.rate == Rate::nanoseconds ? "ns" : "percent"},
+                                {"unit", family.unit},
                                 {"geometric_mean", number(family.mean)},
                                 {"worst", number(family.worst)},
                                 {"worst_name", family.worst_name},

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "memformer/bench/measure.h"
+#include "tensor/backend.h"
 #include "tensor/cpu/isa.h"
 #include "tensor/cpu/parallel.h"
 
@@ -122,6 +123,21 @@ double Bandwidth::triad(double seconds) {
   return measure([]<class T>(T* y, const T* x, const T* z, std::int64_t begin,
                              std::int64_t end) { triad_loop<T>()(y, x, z, begin, end); },
                  3, seconds);
+}
+
+CopySpeed::CopySpeed(DType dtype, std::int64_t elements, Device device)
+    : x_(full({elements}, 1.0, dtype, device)), y_(full({elements}, 1.0, dtype, device)) {}
+
+double CopySpeed::measure(double seconds) {
+  synchronize(x_.device());
+  for (;; times_ *= 2) {
+    const Stopwatch stopwatch;
+    for (std::int64_t i = 0; i < times_; ++i) y_.copy_(x_);
+    synchronize(x_.device());
+    const double wall = stopwatch.elapsed().wall;
+    if (wall >= 0.5 * seconds)
+      return static_cast<double>(times_ * (x_.bytes() + y_.bytes())) / wall;
+  }
 }
 
 }  // namespace mf::bench

@@ -40,4 +40,16 @@ class Bandwidth {
   Tensor x_, y_, z_;
 };
 
+/// Bytes/s, read and written, of copies from one tensor of a device to another.
+class CopySpeed {
+ public:
+  CopySpeed(DType dtype, std::int64_t elements, Device device);
+
+  double measure(double seconds = 1e-3);
+
+ private:
+  Tensor x_, y_;
+  std::int64_t times_ = 1;
+};
+
 }  // namespace mf::bench

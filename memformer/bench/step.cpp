@@ -13,6 +13,7 @@
 #include "memformer/replay/truncated.h"
 #include "nn/optimizer.h"
 #include "nn/parameters.h"
+#include "tensor/backend.h"
 #include "tensor/cpu/isa.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/memory.h"
@@ -140,31 +141,34 @@ StepReport bench_step(const StepOptions& options) {
   const RngKey key{options.seed};
   const Memformer model(config, key.at("weights"));
   std::vector<Parameter> parameters = model.parameters();
+  move_to(options.device, parameters);
   for (const Parameter& parameter : parameters) report.parameters += parameter.value().elements();
-  const std::vector<Segment> segments =
+  std::vector<Segment> segments =
       language_window(config, options.batch, options.segments, key.at("tokens"));
+  for (Segment& segment : segments) segment = segment.to(options.device);
   const State entry = model.initial_state(options.batch);
   Adam adam(parameters, {});
-  report.standing_bytes = memory_stats().active;
+  report.standing_bytes = memory_stats(options.device).active;
 
   FmaPeak peak(config.dtype, true);
   std::vector<double> peaks;
   std::optional<OpProfile> profile;
   for (std::int64_t step = 0; step < options.warmup + options.steps; ++step) {
     if (options.profile && step == options.warmup) profile.emplace();
-    const PeakScope scope;
+    const PeakScope scope(options.device);
     const std::int64_t faults = minor_page_faults();
     const Stopwatch stopwatch;
     zero_grad(parameters);
     report.losses.push_back(
         run_window(options, model, segments, entry, key.at("draws")).mean_loss());
     adam.step(AdamOptions{}.learning_rate, 1.0);
+    synchronize(options.device);
     const Times times = stopwatch.elapsed();
     report.peak_bytes = std::max(report.peak_bytes, scope.peak());
     if (step < options.warmup) continue;
     report.page_faults.push_back(minor_page_faults() - faults);
     report.times.push_back(times);
-    peaks.push_back(peak.measure(5e-3) / 1e9);
+    if (options.device == cpu) peaks.push_back(peak.measure(5e-3) / 1e9);
   }
   if (profile) report.profile = profile->rows();
   std::erase_if(peaks, [](double value) { return !std::isfinite(value); });
@@ -190,6 +194,7 @@ std::string to_json(const StepReport& report) {
             {"slots", model.slots},
             {"batch", options.batch},
             {"segments", options.segments},
+            {"device", describe(options.device)},
             {"threads", report.threads},
             {"dtype", name_of(model.dtype)},
             {"isa", name_of(current_isa())},
@@ -209,7 +214,8 @@ std::string to_json(const StepReport& report) {
             {"minor_faults", median(faults)},
             {"model_gflop", report.flops() / 1e9},
             {"model_gflop_per_s", report.flops() / seconds / 1e9}};
-  // JSON has no NaN: without a clean repetition of the FMA loop there is no such number.
+  // JSON has no NaN: without a clean repetition of the FMA loop, or off the cpu, there is no such
+  // number.
   const bool has_peak = std::isfinite(report.peak_gflops.median);
   json["fma_peak_gflop_per_s"] = has_peak ? Json(report.peak_gflops.median) : Json(nullptr);
   json["model_flop_use"] = has_peak ? Json(report.flop_use()) : Json(nullptr);

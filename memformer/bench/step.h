@@ -33,6 +33,7 @@ const char* name_of(StepMode mode);
 
 struct StepOptions {
   ModelShape model;
+  Device device = cpu;  ///< where weights, tokens and all work are
   StepMode mode = StepMode::mrbp;
   std::int64_t truncate = 1;  ///< segments in a chunk of `truncated`
   std::int64_t batch = 8;
@@ -50,11 +51,13 @@ struct StepReport {
   std::vector<Times> times;               ///< of each timed step
   std::vector<double> losses;             ///< of each step, nats per target, the warm-up's too
   std::vector<std::int64_t> page_faults;  ///< of each timed step
-  std::int64_t peak_bytes = 0;            ///< of active bytes, weights and everything else included
-  std::int64_t standing_bytes = 0;        ///< active between the steps: weights, moments, tokens
+  /// Of active bytes of the device, weights and everything else included.
+  std::int64_t peak_bytes = 0;
+  std::int64_t standing_bytes = 0;  ///< active between the steps: weights, moments, tokens
   double start_resident_mb = 0.0, peak_resident_mb = 0.0;  ///< units of 2^20 bytes
   std::vector<ProfileRow> profile;  ///< all timed steps together, if asked for
-  Spread peak_gflops;  ///< of the FMA loop, measured behind each step, on as many threads
+  /// Of the FMA loop, measured behind each step, on as many threads; NaN but on the cpu.
+  Spread peak_gflops;
 
   /// Median of the wall times.
   double seconds() const;

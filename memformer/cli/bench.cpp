@@ -8,6 +8,7 @@
 #include "memformer/bench/kernels.h"
 #include "memformer/bench/step.h"
 #include "memformer/cli/commands.h"
+#include "memformer/cli/device.h"
 #include "memformer/cli/progress.h"
 #include "tensor/io.h"
 
@@ -41,16 +42,27 @@ std::string readable_spread(const bench::Spread& spread) {
   return or_dash(spread.median, "{:.1f}") + " " + range_of(spread);
 }
 
+/// "2 threads", or the device where that is not the cpu.
+std::string place_of(Device device, int threads) {
+  return device == cpu ? fmt::format("{} threads", threads) : describe(device);
+}
+
 // memformer bench kernels ------------------------------------------------------------------------
 
 void print_kernels(const bench::KernelReport& report) {
-  std::printf("%s, %d threads, %lld rounds, instruction set %s\n",
-              std::string(name_of(report.dtype)).c_str(), report.threads,
-              static_cast<long long>(report.rounds), report.isa.c_str());
-  std::printf("FMA peak   one thread %s GFLOP/s, all %s GFLOP/s\n",
-              readable_spread(report.peak_one).c_str(), readable_spread(report.peak_all).c_str());
-  std::printf("bandwidth  copy %s GB/s, triad %s GB/s\n\n", readable_spread(report.copy).c_str(),
-              readable_spread(report.triad).c_str());
+  if (report.device == cpu) {
+    std::printf("%s, %d threads, %lld rounds, instruction set %s\n",
+                std::string(name_of(report.dtype)).c_str(), report.threads,
+                static_cast<long long>(report.rounds), report.isa.c_str());
+    std::printf("FMA peak   one thread %s GFLOP/s, all %s GFLOP/s\n",
+                readable_spread(report.peak_one).c_str(), readable_spread(report.peak_all).c_str());
+    std::printf("bandwidth  copy %s GB/s, triad %s GB/s\n\n", readable_spread(report.copy).c_str(),
+                readable_spread(report.triad).c_str());
+  } else {
+    std::printf("%s, %s, %lld rounds\n", std::string(name_of(report.dtype)).c_str(),
+                describe(report.device).c_str(), static_cast<long long>(report.rounds));
+    std::printf("bandwidth  copy %s GB/s\n\n", readable_spread(report.copy).c_str());
+  }
   std::printf("%-15s %-36s %9s %17s  %-8s %8s %6s %9s\n", "family", "case", "median", "[p10 - p90]",
               "unit", "% of max", "kept", "disturbed");
   for (const bench::KernelResult& row : report.cases) {
@@ -63,8 +75,8 @@ void print_kernels(const bench::KernelReport& report) {
   std::printf("\n%-15s %15s %8s %8s  %s\n", "family", "geometric mean", "worst", "best",
               "worst case");
   for (const bench::KernelFamily& family : report.families) {
-    const bool time = family.rate == bench::Rate::nanoseconds;
-    const std::string mean = or_dash(family.mean, "{:.1f}") + (time ? " ns" : " %");
+    const std::string mean =
+        or_dash(family.mean, "{:.1f}") + " " + (family.unit == "percent" ? "%" : family.unit);
     std::printf("%-15s %15s %8s %8s  %s\n", family.name.c_str(), mean.c_str(),
                 or_dash(family.worst, "{:.1f}").c_str(), or_dash(family.best, "{:.1f}").c_str(),
                 family.worst_name.c_str());
@@ -94,6 +106,9 @@ void add_bench_kernels(CLI::App& parent) {
   const auto arguments = std::make_shared<KernelArguments>();
   command->option_defaults()->always_capture_default();
   add_dtype(*command, arguments->dtype);
+  add_device(*command, arguments->options.device);
+  command->add_flag("--small", arguments->options.small,
+                    "the cpu's operands on a device too, though they do not fill a GPU");
   command->add_option("--filter", arguments->options.filter, "only cases with this in their name");
   command->add_option("--seconds", arguments->options.seconds, "rounds are begun for so long")
       ->check(CLI::NonNegativeNumber);
@@ -146,28 +161,31 @@ void print_step(const bench::StepReport& report) {
   const bench::StepOptions& options = report.options;
   const ModelShape& model = options.model;
   std::printf(
-      "%s, %s, %d threads: width %lld, %lld + %lld layers, %lld heads, %lld slots, "
+      "%s, %s, %s: width %lld, %lld + %lld layers, %lld heads, %lld slots, "
       "%lld segments of %lld x %lld tokens, %lld parameters\n",
-      name_of(options.mode), std::string(name_of(model.dtype)).c_str(), report.threads,
-      static_cast<long long>(model.width), static_cast<long long>(model.encoder_layers),
-      static_cast<long long>(model.decoder_layers), static_cast<long long>(model.heads),
-      static_cast<long long>(model.slots), static_cast<long long>(options.segments),
-      static_cast<long long>(options.batch), static_cast<long long>(model.segment),
-      static_cast<long long>(report.parameters));
-  std::vector<double> walls, cpu, faults;
+      name_of(options.mode), std::string(name_of(model.dtype)).c_str(),
+      place_of(options.device, report.threads).c_str(), static_cast<long long>(model.width),
+      static_cast<long long>(model.encoder_layers), static_cast<long long>(model.decoder_layers),
+      static_cast<long long>(model.heads), static_cast<long long>(model.slots),
+      static_cast<long long>(options.segments), static_cast<long long>(options.batch),
+      static_cast<long long>(model.segment), static_cast<long long>(report.parameters));
+  std::vector<double> walls, processor, faults;
   for (const bench::Times& times : report.times) {
     walls.push_back(times.wall);
-    cpu.push_back(times.cpu);
+    processor.push_back(times.cpu);
   }
   for (const std::int64_t count : report.page_faults) faults.push_back(static_cast<double>(count));
   std::printf("step          %.4f s [%.4f - %.4f], %.4f s of CPU, %.0f page faults\n",
               report.seconds(), bench::quantile(walls, 0.0), bench::quantile(walls, 1.0),
-              bench::median(cpu), bench::median(faults));
+              bench::median(processor), bench::median(faults));
   std::printf("tokens        %.1f /s\n", report.tokens() / report.seconds());
-  std::printf("model FLOP    %.2f G a step, %.1f G/s, %s %% of the FMA peak of %s G/s\n",
-              report.flops() / 1e9, report.flops() / report.seconds() / 1e9,
-              or_dash(100.0 * report.flop_use(), "{:.1f}").c_str(),
-              or_dash(report.peak_gflops.median, "{:.1f}").c_str());
+  std::printf("model FLOP    %.2f G a step, %.1f G/s", report.flops() / 1e9,
+              report.flops() / report.seconds() / 1e9);
+  if (options.device == cpu)
+    std::printf(", %s %% of the FMA peak of %s G/s",
+                or_dash(100.0 * report.flop_use(), "{:.1f}").c_str(),
+                or_dash(report.peak_gflops.median, "{:.1f}").c_str());
+  std::printf("\n");
   std::printf("memory        %s active at the peak, %s between steps, %.1f MiB resident\n",
               readable_bytes(report.peak_bytes).c_str(),
               readable_bytes(report.standing_bytes).c_str(), report.peak_resident_mb);
@@ -189,6 +207,7 @@ void add_bench_step(CLI::App& parent) {
   bench::StepOptions& options = arguments->options;
   command->option_defaults()->always_capture_default();
   add_mode(*command, arguments->mode);
+  add_device(*command, options.device);
   add_model(*command, options.model, arguments->dtype);
   command->add_option("--vocabulary", options.model.vocabulary, "tokens to choose from");
   command->add_option("--batch", options.batch, "rows");
@@ -209,9 +228,9 @@ void add_bench_step(CLI::App& parent) {
 // memformer bench generate -----------------------------------------------------------------------
 
 void print_generation(const bench::GenerationReport& report) {
-  std::printf("%d threads: %.1f tokens/s, %lld tokens in %.3f s, %.3f s of CPU\n", report.threads,
-              report.tokens_per_second(), static_cast<long long>(report.options.tokens),
-              report.times.wall, report.times.cpu);
+  std::printf("%s: %.1f tokens/s, %lld tokens in %.3f s, %.3f s of CPU\n",
+              place_of(report.options.device, report.threads).c_str(), report.tokens_per_second(),
+              static_cast<long long>(report.options.tokens), report.times.wall, report.times.cpu);
   std::printf(
       "a token takes %.3f ms [%.3f - %.3f]; the prompt took %.3f ms; %s active at the peak\n",
       1e3 * report.token_seconds.median, 1e3 * report.token_seconds.low,
@@ -231,6 +250,7 @@ void add_bench_generate(CLI::App& parent) {
   const auto arguments = std::make_shared<GenerationArguments>();
   bench::GenerationOptions& options = arguments->options;
   command->option_defaults()->always_capture_default();
+  add_device(*command, options.device);
   add_model(*command, options.model, arguments->dtype);
   command->add_option("--tokens", options.tokens, "bytes to generate");
   command->add_option("--prompt", options.prompt, "bytes of the prompt; 0: one segment");
@@ -269,9 +289,9 @@ void print_points(const std::vector<bench::GrowthPoint>& points) {
 
 void print_growth(const bench::GrowthReport& report) {
   const ModelShape& model = report.options.model;
-  std::printf("%s, %d threads, width %lld, %lld + %lld layers, %lld slots, one row\n\n",
-              name_of(report.options.mode), report.threads, static_cast<long long>(model.width),
-              static_cast<long long>(model.encoder_layers),
+  std::printf("%s, %s, width %lld, %lld + %lld layers, %lld slots, one row\n\n",
+              name_of(report.options.mode), place_of(report.options.device, report.threads).c_str(),
+              static_cast<long long>(model.width), static_cast<long long>(model.encoder_layers),
               static_cast<long long>(model.decoder_layers), static_cast<long long>(model.slots));
   std::printf("more segments of %lld tokens\n", static_cast<long long>(model.segment));
   print_points(report.by_segments);
@@ -295,6 +315,7 @@ void add_bench_growth(CLI::App& parent) {
   bench::GrowthOptions& options = arguments->options;
   command->option_defaults()->always_capture_default();
   add_mode(*command, arguments->mode);
+  add_device(*command, options.device);
   add_model(*command, options.model, arguments->dtype);
   command->add_option("--from", options.smallest, "tokens of the first point");
   command->add_option("--to", options.largest, "most tokens of a point");

@@ -80,7 +80,7 @@ prints "verdict: MRBP is NOT bit-identical"
 # --- Devices that are not there --------------------------------------------------------------------
 
 refused "cpu, cuda or cuda:N" "$program" generate --run whole --device gpu
-refused "cuda:3" "$program" generate --run whole --device cuda:3
+refused "cuda:3 does not exist" "$program" generate --run whole --device cuda:3
 # With the real libraries: it works where there is a device, and says so where there is none.
 if ! "$real" generate --run whole --bytes 1 --device cuda > out 2> err; then
   grep -q "^memformer: cuda: no device answers" err || fail "without a device: $(cat err)"

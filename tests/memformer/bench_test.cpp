@@ -108,9 +108,10 @@ TEST_SUITE("bench") {
          {"mode",       "dim",        "enc",      "dec",          "heads",       "seg",
           "slots",      "batch",      "segments", "threads",      "params",      "step_s",
           "step_s_min", "step_s_max", "cpu_s",    "tokens_per_s", "peak_rss_mb", "import_rss_mb",
-          "loss_first", "loss_last",  "steps"})
+          "loss_first", "loss_last",  "steps",    "device"})
       CHECK_MESSAGE(report.contains(key), key);
     CHECK(report["mode"] == "bptt");
+    CHECK(report["device"] == "cpu");
     CHECK(report["tokens_per_s"].get<double>() > 0.0);
   }
 
@@ -127,6 +128,8 @@ TEST_SUITE("bench") {
       bench::Bandwidth memory(dtype, 10000);
       for (const double bandwidth : {memory.copy(1e-4), memory.triad(1e-4)})
         CHECK((std::isnan(bandwidth) || (bandwidth > 1e6 && bandwidth < 1e14)));
+      const double copies = bench::CopySpeed(dtype, 10000, cpu).measure(1e-4);
+      CHECK((copies > 1e6 && copies < 1e14));
     }
   }
 
@@ -141,8 +144,19 @@ TEST_SUITE("bench") {
     const json parsed = json::parse(bench::to_json(report));
     CHECK(parsed["cases"][1]["name"] == "mul of 16, recorded and swept");
     CHECK(parsed["cases"][1]["unit"] == "ns");
+    CHECK(parsed["families"][0]["unit"] == "ns");
+    CHECK(parsed["device"] == "cpu");
     options.filter = "no such kernel";
     CHECK_THROWS_WITH_AS(bench::bench_kernels(options), doctest::Contains("no such kernel"), Error);
+  }
+
+  TEST_CASE("bench: products are compared on the cpu only, memory everywhere, times nowhere") {
+    using bench::Rate;
+    CHECK(bench::is_compared(Rate::gflops, cpu));
+    CHECK_FALSE(bench::is_compared(Rate::gflops, cuda_device()));
+    CHECK(bench::is_compared(Rate::gbytes, cpu));
+    CHECK(bench::is_compared(Rate::gbytes, cuda_device()));
+    CHECK_FALSE(bench::is_compared(Rate::nanoseconds, cpu));
   }
 
   TEST_CASE("bench: growth doubles the tokens by segments and by length, and keeps to its limits") {

@@ -40,6 +40,8 @@ done
   succeeds "$program" bench step $small --batch 1 --segments 2 --steps 1 --json step.json
   prints "model FLOP"
   is_json step.json
+  succeeds "$program" bench step --device cpu $small --batch 1 --segments 2 --steps 1 --json -
+  prints '"device":"cpu"'
   succeeds "$program" bench step --width 16 --heads 2 --decoder-layers 0 --segment 8 --steps 1
   succeeds "$program" bench generate $small --tokens 12 --json generate.json
   prints "tokens/s"
@@ -54,6 +56,8 @@ refused "no case has" "$program" bench kernels --filter nothing-like-this --seco
 refused "--dtype" "$program" bench kernels --dtype f16
 refused "--seconds" "$program" bench kernels --seconds -1
 refused "--mode" "$program" bench step --mode backwards
+refused "give cpu, cuda or cuda:N" "$program" bench step --device gpu
+refused "give cpu, cuda or cuda:N" "$program" bench kernels --device cuda:
 refused "batch is 0" "$program" bench step --batch 0
 refused "steps is 0" "$program" bench step --steps 0
 refused "width is -8" "$program" bench step --width -8
