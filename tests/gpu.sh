@@ -214,7 +214,8 @@ if [ -n "$sanitizer" ]; then
 else
   note compute-sanitizer skipped 0 "it is not installed here"
 fi
-part "mrbp is bptt" within 60 "$program" audit mrbp --device "$device"
+part "mrbp is bptt" within 60 "$program" audit mrbp --device "$device" \
+  ${dry:+--segments 1,2 --batch 1 --repeats 1}
 part "f64 beside the cpu" beside_cpu f64 1e-10
 part "f32 beside the cpu" beside_cpu f32 1e-4
 for dtype in f64 f32; do part "$dtype twice" twice $dtype; done
