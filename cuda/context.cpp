@@ -83,6 +83,14 @@ Engine& engine_of(Context& context) {
 bool tf32_allowed() { return tf32; }
 void allow_tf32(bool allowed) { tf32 = allowed; }
 
+std::string model_name(Device device) {
+  select_device(device);
+  cudaDeviceProp properties{};
+  require_ok(cudaGetDeviceProperties(&properties, device.index), "cudaGetDeviceProperties");
+  return fmt::format("{}, {}.{}{}", properties.name, properties.major, properties.minor,
+                     tf32 ? ", TF32" : "");
+}
+
 void synchronize(int index) {
   require_ok(cudaStreamSynchronize(engine_of(context_for(cuda_device(index))).stream()),
              "cudaStreamSynchronize");

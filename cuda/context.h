@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <string>
 
 #include "tensor/backend.h"
 #include "tensor/memory.h"
@@ -39,6 +40,9 @@ void select_device(Device device);
 Engine& engine_of(Context& context);
 
 bool tf32_allowed();
+
+/// "NVIDIA H100, 9.0", and ", TF32" where that is allowed.
+std::string model_name(Device device);
 
 /// Memory of the device for as long as a kernel's host function runs. The stream keeps the order,
 /// so that the block may go back while the kernels that use it are still queued.

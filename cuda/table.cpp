@@ -1,5 +1,6 @@
 #include "cuda/table.h"
 
+#include "cuda/context.h"
 #include "cuda/kernels.h"
 #include "cuda/memory.h"
 
@@ -15,6 +16,7 @@ Backend make_table() {
   b.upload = upload;
   b.download = download;
   b.synchronize = wait;
+  b.model_name = model_name;
   fill_table(b);
   return b;
 }

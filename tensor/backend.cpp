@@ -38,6 +38,12 @@ Context& context_for(Device device) {
 
 void synchronize(Device device) { backend_for(device).synchronize(context_for(device)); }
 
+std::string full_name(Device device) {
+  const auto model_name = backend_for(device).model_name;
+  return model_name == nullptr ? describe(device)
+                               : fmt::format("{} ({})", describe(device), model_name(device));
+}
+
 Device device_named(const std::string& name) {
   if (name == "cpu") return cpu;
   if (name == "cuda") return cuda_device();

@@ -121,6 +121,8 @@ struct Backend {
   void (*upload)(Context&, void* device_data, const void* host, std::int64_t bytes) = nullptr;
   void (*download)(Context&, void* host, const void* device_data, std::int64_t bytes) = nullptr;
   void (*synchronize)(Context&) = nullptr;
+  /// As mf::full_name, without the device's own name; may be absent.
+  std::string (*model_name)(Device) = nullptr;
 
   /// y = x elementwise, same shape, any strides, any pair of dtypes.
   Kernel<void(View x, MutView y)> copy{"copy"};
@@ -260,6 +262,9 @@ const Backend& backend_for(Device device);
 Context& context_for(Device device);
 /// Waits until everything queued on `device` is done; the cpu queues nothing.
 void synchronize(Device device);
+/// What bits depend on, for records: "cpu", or "cuda:0 (NVIDIA H100, 9.0)", with ", TF32" where
+/// products may round their operands.
+std::string full_name(Device device);
 
 /// The CPU's table (tensor/cpu/).
 const Backend& cpu_backend();

@@ -12,6 +12,11 @@ namespace {
 using detail::mut_view;
 using detail::view;
 
+void require_device(std::string_view operation, const Tensor& x, const Tensor& other) {
+  check(other.device() == x.device(), "{}: devices are mixed; {} and {}; move one with to()",
+        operation, x, other);
+}
+
 /// Checks that every operand is a defined floating tensor of one dtype on one device.
 template <class... More>
 void require_floats(std::string_view operation, const Tensor& first, const More&... more) {
@@ -22,8 +27,7 @@ void require_floats(std::string_view operation, const Tensor& first, const More&
     check(x.dtype() == first.dtype(),
           "{}: dtypes are mixed; {} and {}; convert one with to(), nothing is promoted", operation,
           first, x);
-    check(x.device() == first.device(), "{}: devices are mixed; {} and {}; move one with to()",
-          operation, first, x);
+    require_device(operation, first, x);
   };
   one(first);
   (one(more), ...);
@@ -41,8 +45,7 @@ void require_indices(std::string_view operation, const Tensor& x, const Tensor& 
                      std::int64_t bound) {
   check(indices.defined() && indices.dtype() == DType::i32,
         "{}: ids must be i32; got {}; convert with to(DType::i32)", operation, indices);
-  check(indices.device() == x.device(), "{}: devices are mixed; {} and {}; move one with to()",
-        operation, x, indices);
+  require_device(operation, x, indices);
   if (indices.device() != cpu || indices.elements() == 0) return;
   const Tensor host = indices.contiguous();
   const std::int32_t* ids = host.data<std::int32_t>();
@@ -183,6 +186,7 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   require_floats("where", a, b);
   check(condition.defined() && condition.dtype() == DType::u8,
         "where: condition must be u8; got {}", condition);
+  require_device("where", a, condition);
   const Shape shape =
       broadcast(condition.shape(), broadcast(a.shape(), b.shape(), "where"), "where");
   Tensor y = empty(shape, a.dtype(), a.device());
@@ -467,6 +471,10 @@ LayerNormGrads layer_norm_backward(const Tensor& x, const Tensor& gain, const Te
                                    bool want_gain, bool want_bias, Tensor* sum) {
   require_floats("layer_norm_backward", x, gain, mean, rstd, gy);
   require_shape("layer_norm_backward", "gy", gy, x.shape());
+  if (sum != nullptr) {
+    require_floats("layer_norm_backward", x, *sum);
+    require_shape("layer_norm_backward", "sum", *sum, x.shape());
+  }
   LayerNormGrads grads;
   if (want_x && sum == nullptr) grads.x = empty_like(x);
   if (want_gain) grads.gain = empty_like(gain);
@@ -630,8 +638,10 @@ Tensor empty_heads(const Tensor& like, std::int64_t width) {
       .transpose(1, 2);
 }
 
-Tensor attention_mask(const Tensor& mask, const Shape& scores) {
-  check(!mask.defined() || mask.dtype() == DType::u8, "attention: mask must be u8; got {}", mask);
+Tensor attention_mask(const Tensor& q, const Tensor& mask, const Shape& scores) {
+  if (!mask.defined()) return mask;
+  check(mask.dtype() == DType::u8, "attention: mask must be u8; got {}", mask);
+  require_device("attention", q, mask);
   return broadcast_optional("attention", "mask", mask, scores);
 }
 
@@ -662,7 +672,7 @@ AttentionResult attention(const Tensor& q, const Tensor& k, const Tensor& v, con
     result.map = empty(scores.with(3, weights), q.dtype(), q.device());
   }
   backend_of(q).attention(context_of(q), view(row_operand(q)), view(row_operand(k)),
-                          view(row_operand(v)), view(attention_mask(mask, scores)),
+                          view(row_operand(v)), view(attention_mask(q, mask, scores)),
                           view(broadcast_optional("attention", "bias", bias, scores)),
                           view(own_rows.key), view(own_rows.value), checked(options, q),
                           mut_view(result.out), mut_view(result.log_sum), mut_view(result.map));
@@ -677,6 +687,7 @@ AttentionGrads attention_backward(const Tensor& q, const Tensor& k, const Tensor
   const Shape scores = attention_shape(q, k, v);
   require_floats("attention_backward", q, out, log_sum, gout);
   require_shape("attention_backward", "gout", gout, out.shape());
+  if (bias.defined()) require_floats("attention_backward", q, bias);
   const OwnKeyValue own_rows = checked(own, q, v);
   AttentionGrads grads;
   if (wants.q) grads.q = empty_heads(q, q.size(3));
@@ -687,7 +698,7 @@ AttentionGrads attention_backward(const Tensor& q, const Tensor& k, const Tensor
   if (wants.own_value && own.value.defined()) grads.own_value = empty_heads(q, v.size(3));
   backend_of(q).attention_backward(
       context_of(q), view(row_operand(q)), view(row_operand(k)), view(row_operand(v)),
-      view(attention_mask(mask, scores)),
+      view(attention_mask(q, mask, scores)),
       view(broadcast_optional("attention", "bias", bias, scores)), view(own_rows.key),
       view(own_rows.value), checked(options, q), view(row_operand(out)), view(log_sum),
       view(row_operand(gout)), mut_view(grads.q), mut_view(grads.k), mut_view(grads.v),
@@ -715,8 +726,7 @@ LossRows loss_rows(const Tensor& logits, const Tensor& targets, const Tensor& we
     require_floats("cross_entropy", logits, weights);
     require_shape("cross_entropy", "label weights", weights, {classes});
   }
-  check(targets.device() == logits.device(),
-        "cross_entropy: devices are mixed; {} and {}; move one with to()", logits, targets);
+  require_device("cross_entropy", logits, targets);
   if (targets.device() == cpu) {  // as ids
     for (const std::int32_t target : targets.to_vector<std::int32_t>())
       check(target == ignore || (target >= 0 && target < classes),
@@ -771,7 +781,10 @@ void sgd_(Tensor& parameter, const Tensor& gradient, double scale, double learni
   require_floats("sgd_", parameter, gradient);
   require_shape("sgd_", "gradient", gradient, parameter.shape());
   check(parameter.is_contiguous(), "sgd_: the parameter must be contiguous; got {}", parameter);
-  if (velocity.defined()) require_shape("sgd_", "velocity", velocity, parameter.shape());
+  if (velocity.defined()) {
+    require_floats("sgd_", parameter, velocity);
+    require_shape("sgd_", "velocity", velocity, parameter.shape());
+  }
   check(momentum == 0.0 || velocity.defined(), "sgd_: momentum {} needs a velocity tensor",
         momentum);
   backend_of(parameter).sgd(context_of(parameter), view(gradient.contiguous()), scale,

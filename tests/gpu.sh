@@ -2,8 +2,8 @@
 # The CUDA backend on a machine with a GPU: device tests, compute-sanitizer, training beside the cpu
 # and twice, benchmarks. Prints a table and appends a line to docs/gpu-log.md. Takes eight minutes at
 # most behind the build.
-#   sh tests/gpu.sh              exit code 77 where no device answers or nothing can be built, 1 if a
-#                                part failed
+#   sh tests/gpu.sh              exit code 77 where no device answers, or there is no toolkit or no
+#                                Python; 1 if the build or a part failed
 #   sh tests/gpu.sh --required   1 instead of 77
 # Builds into build/gpu for this device only; logs and JSON go to out/gpu.
 # For tests of this script, on any machine and in small: MEMFORMER_GPU_PROGRAM=PROGRAM stands in for
@@ -79,6 +79,7 @@ if [ -n "$dry" ]; then
 else
   step "what is needed"
   set_up python3
+  command -v python3 >/dev/null || absent "python3, which compares the runs, is missing"
   step "build for $name, compute capability $capability"
   export CUDACXX="$nvcc"
   if [ -z "${CMAKE_GENERATOR:-}" ] && ! [ -e build/gpu ] && command -v ninja >/dev/null; then
@@ -105,7 +106,8 @@ within() {
     echo "no time was left"
     return 124
   fi
-  timeout "$limit" "$@"
+  # A program that waits for a device may not heed the first signal.
+  timeout -k 10 "$limit" "$@"
 }
 
 # note NAME RESULT SECONDS NOTE
@@ -125,7 +127,7 @@ part() {
   part_seconds=$(($(date +%s) - part_begun))
   case $code in
     0) note "$part_name" pass "$part_seconds" "" ;;
-    124) note "$part_name" FAIL "$part_seconds" "out of time; $part_log" ;;
+    124 | 137) note "$part_name" FAIL "$part_seconds" "out of time; $part_log" ;;
     *)
       why=$(tail -n 1 "$part_log" | cut -c 1-100 | tr '\t' ' ')
       note "$part_name" FAIL "$part_seconds" "$why; $part_log"
@@ -196,7 +198,10 @@ bench_step() {
     --decoder-layers $layers --segment $segment --json "$out/step-$case-$mode.json" || return
   [ -n "$peer" ] || return 0
   within 60 "$peer" tests/benchmarks/torch_peer.py --device "$device" "$@" --dim $width \
-    --enc $layers --dec $layers --seg $segment >"$out/peer-$case-$mode.json"
+    --enc $layers --dec $layers --seg $segment >"$out/peer-$case-$mode.json" || {
+    echo "PyTorch failed"
+    rm "$out/peer-$case-$mode.json"
+  }
 }
 
 bench_kernels() {
@@ -209,16 +214,16 @@ bench_kernels() {
 
 step "$name"
 part "device tests" device_tests
-if [ -n "$sanitizer" ]; then
-  for tool in memcheck racecheck initcheck synccheck; do part "$tool" sanitized $tool; done
-else
-  note compute-sanitizer skipped 0 "it is not installed here"
-fi
 part "mrbp is bptt" within 60 "$program" audit mrbp --device "$device" \
   ${dry:+--segments 1,2 --batch 1 --repeats 1}
 part "f64 beside the cpu" beside_cpu f64 1e-10
 part "f32 beside the cpu" beside_cpu f32 1e-4
 for dtype in f64 f32; do part "$dtype twice" twice $dtype; done
+if [ -n "$sanitizer" ]; then
+  for tool in memcheck racecheck initcheck synccheck; do part "$tool" sanitized $tool; done
+else
+  note compute-sanitizer skipped 0 "it is not installed here"
+fi
 
 peer=
 for python in python3 build/peers/newest/bin/python build/peers/debian; do

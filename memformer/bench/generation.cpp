@@ -60,7 +60,7 @@ std::string to_json(const GenerationReport& report) {
                                 {"heads", model.heads},
                                 {"seg", model.segment},
                                 {"slots", model.slots},
-                                {"device", describe(report.options.device)},
+                                {"device", full_name(report.options.device)},
                                 {"threads", report.threads},
                                 {"dtype", name_of(model.dtype)},
                                 {"tokens", report.options.tokens},

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "tensor/backend.h"
 #include "tensor/cpu/parallel.h"
 
 namespace mf::bench {
@@ -84,7 +85,7 @@ std::string to_json(const GrowthReport& report) {
   return Json{{"mode", name_of(report.options.mode)},
               {"dim", report.options.model.width},
               {"slots", report.options.model.slots},
-              {"device", describe(report.options.device)},
+              {"device", full_name(report.options.device)},
               {"threads", report.threads},
               {"by_segments", to_json(report.by_segments)},
               {"by_length", to_json(report.by_length)}}

@@ -447,7 +447,7 @@ KernelReport bench_kernels(const KernelOptions& options) {
 
 std::string to_json(const KernelReport& report) {
   Json json{{"dtype", name_of(report.dtype)},
-            {"device", describe(report.device)},
+            {"device", full_name(report.device)},
             {"threads", report.threads},
             {"isa", report.isa},
             {"rounds", report.rounds},

@@ -194,7 +194,7 @@ std::string to_json(const StepReport& report) {
             {"slots", model.slots},
             {"batch", options.batch},
             {"segments", options.segments},
-            {"device", describe(options.device)},
+            {"device", full_name(options.device)},
             {"threads", report.threads},
             {"dtype", name_of(model.dtype)},
             {"isa", name_of(current_isa())},

@@ -8,6 +8,7 @@
 #include "memformer/cli/progress.h"
 #include "memformer/train/checkpoint.h"
 #include "nn/parameters.h"
+#include "tensor/backend.h"
 
 namespace mf::cli {
 namespace {
@@ -59,7 +60,7 @@ void print_json(const AuditReport& report, const Memformer& model, const AuditOp
   Json json{{"model", Json::parse(mf::to_json(model.config()))},
             {"batch", options.batch},
             {"seed", options.seed},
-            {"device", describe(model.device())},
+            {"device", full_name(model.device())},
             {"state_bytes", report.state_bytes},
             {"bit_identical", report.identical()},
             {"windows", Json::array()}};
@@ -91,7 +92,8 @@ void print_table(const AuditReport& report, const Memformer& model, const AuditO
       static_cast<long long>(config.width), static_cast<long long>(config.encoder_layers),
       static_cast<long long>(config.decoder_layers), static_cast<long long>(config.segment),
       static_cast<long long>(config.slots), static_cast<long long>(options.batch),
-      std::string(name_of(config.dtype)).c_str(), describe(model.device()).c_str(), config.dropout);
+      std::string(name_of(config.dtype)).c_str(), full_name(model.device()).c_str(),
+      config.dropout);
   std::printf(
       "segments  BPTT peak  MRBP peak  MRBP growth per segment  state bytes  time ratio  "
       "bit-identical\n");

@@ -18,7 +18,12 @@ void add_device(CLI::App& command, Device& device) {
       },
       "cpu (default), cuda or cuda:N: where weights, memory and all work are");
   command.add_flag_callback(
-      "--tf32", [] { cuda::allow_tf32(true); },
+      "--tf32",
+      [&device] {
+        check(device.kind == Device::Kind::cuda,
+              "--tf32: {} has no TF32; give --device cuda, or leave it out", device);
+        cuda::allow_tf32(true);
+      },
       "on cuda, round the operands of f32 products to TF32: faster, less exact");
 }
 

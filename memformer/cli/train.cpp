@@ -8,6 +8,7 @@
 #include "memformer/cli/device.h"
 #include "memformer/cli/progress.h"
 #include "memformer/train/evaluate.h"
+#include "tensor/backend.h"
 #include "tensor/cpu/isa.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/memory.h"
@@ -57,12 +58,12 @@ void train(const TrainArguments& arguments) {
         "note: the checkpoint was made with %s and this run goes on with %s: bits may differ from "
         "those of the uninterrupted run (--isa %s avoids that)\n",
         before.c_str(), isa.c_str(), before.c_str());
-  const std::string device = describe(trainer.device());
+  const std::string device = full_name(trainer.device());
   const std::string& device_before = trainer.progress().device;
   if (!device_before.empty() && device_before != device)
     std::printf(
-        "note: the checkpoint was made on %s and this run goes on on %s: bits differ from those of "
-        "the uninterrupted run\n",
+        "note: the checkpoint was made on %s, this run goes on with %s: bits may differ from those "
+        "of the uninterrupted run\n",
         device_before.c_str(), device.c_str());
   std::int64_t parameters = 0;
   for (const Parameter& parameter : trainer.model().parameters())

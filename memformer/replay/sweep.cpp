@@ -2,6 +2,8 @@
 
 #include <numeric>
 
+#include "tensor/math.h"
+
 namespace mf {
 namespace {
 
@@ -22,8 +24,15 @@ void book(std::vector<double>& values, std::vector<Tensor>& unread, std::size_t 
 }
 
 double add_up(std::vector<double>& values, std::vector<Tensor>& unread) {
-  for (std::size_t t = 0; t < unread.size(); ++t)
-    if (unread[t].defined()) values[t] = unread[t].item();
+  std::vector<Tensor> defined;
+  for (const Tensor& loss : unread)
+    if (loss.defined()) defined.push_back(loss.reshape({1}));
+  if (!defined.empty()) {
+    const std::vector<double> read = concat(defined, 0).to(DType::f64).to_vector<double>();
+    auto next = read.begin();
+    for (std::size_t t = 0; t < unread.size(); ++t)
+      if (unread[t].defined()) values[t] = *next++;
+  }
   unread.clear();
   return std::accumulate(values.begin(), values.end(), 0.0);
 }

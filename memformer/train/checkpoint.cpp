@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "nn/parameters.h"
+#include "tensor/backend.h"
 #include "tensor/cpu/isa.h"
 #include "tensor/io.h"
 
@@ -135,7 +136,7 @@ void save_checkpoint(const std::string& path, const RunConfig& config, const Mem
                    {"running_accuracy", fmt::format("{:.17g}", progress.running_accuracy)},
                    {"data_sha256", progress.data_sha256},
                    {"isa", std::string(name_of(current_isa()))},
-                   {"device", describe(model.device())}};
+                   {"device", full_name(model.device())}};
   save(path, file);
 }
 

@@ -23,7 +23,7 @@ struct Progress {
   /// Of the kernels when the checkpoint was written ("avx2"); "" if there is none yet, or if it was
   /// made before this was recorded. Going on with another set is allowed; bits may then differ.
   std::string isa;
-  /// Where it ran then ("cpu", "cuda:0"); otherwise as `isa`.
+  /// full_name() of where it ran then; otherwise as `isa`.
   std::string device;
 };
 

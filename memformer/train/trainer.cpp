@@ -16,6 +16,7 @@
 #include "memformer/replay/truncated.h"
 #include "memformer/train/evaluate.h"
 #include "nn/parameters.h"
+#include "tensor/backend.h"
 #include "tensor/cpu/isa.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/io.h"
@@ -329,7 +330,7 @@ void Trainer::append_metrics(const StepMetrics& metrics) const {
 void Trainer::write_manifest() const {
   Json json{{"program", "memformer 0.1.0"},
             {"threads", threads()},
-            {"device", describe(device_)},
+            {"device", full_name(device_)},
             {"isa", std::string(name_of(current_isa()))},
             {"seed", config_.train.seed},
             {"parameters", 0},

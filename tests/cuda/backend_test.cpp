@@ -628,16 +628,46 @@ TEST_CASE("cuda: a target out of range makes the loss NaN, and its row of the gr
   }
 }
 
-TEST_CASE("cuda: ids and targets of another device are an error that names both") {
+TEST_CASE("cuda: an operand of another device is an error that names both") {
   const Tensor x = zeros({3, 4}, DType::f32, gpu());
+  const Tensor here = zeros({3, 4}, DType::f32);
   const Tensor ids = zeros({3}, DType::i32);
   const doctest::Contains both("devices are mixed; f32[3, 4] on cuda:0 and i32[3]; move one");
   CHECK_THROWS_WITH_AS(gather_rows(x, ids), both, Error);
   CHECK_THROWS_WITH_AS(scatter_rows(ids, x, 5), both, Error);
   CHECK_THROWS_WITH_AS(gather(x, ids), both, Error);
-  CHECK_THROWS_WITH_AS(scatter(ids, x.slice(1, 0, 3), 5), doctest::Contains("devices are mixed"),
-                       Error);
   CHECK_THROWS_WITH_AS(cross_entropy(x, ids, {}, -1), both, Error);
+
+  const doctest::Contains mixed("devices are mixed");
+  const Tensor bits = zeros({3, 4}, DType::u8);
+  CHECK_THROWS_WITH_AS(scatter(ids, x.slice(1, 0, 3), 5), mixed, Error);
+  CHECK_THROWS_WITH_AS(add(x, here), mixed, Error);
+  CHECK_THROWS_WITH_AS(matmul(x, here.transpose()), mixed, Error);
+  CHECK_THROWS_WITH_AS(where(bits, x, x), mixed, Error);
+  CHECK_THROWS_WITH_AS(where(bits.to(gpu()), here, here), mixed, Error);
+  CHECK_THROWS_WITH_AS(concat(std::vector{x, here}, 0), doctest::Contains("must agree"), Error);
+
+  const Tensor q = zeros({1, 1, 3, 4}, DType::f32, gpu());
+  const Tensor mask = zeros({3, 3}, DType::u8), bias = zeros({3, 3}, DType::f32);
+  CHECK_THROWS_WITH_AS(attention(q, q, q, mask, {}, {}), mixed, Error);
+  CHECK_THROWS_WITH_AS(attention(q, q, q, {}, bias, {}), mixed, Error);
+  CHECK_THROWS_WITH_AS(attention(q, q, q.to(cpu), {}, {}, {}), mixed, Error);
+  const AttentionResult result = attention(q, q, q, {}, {}, {});
+  const auto backward = [&](const Tensor& m, const Tensor& b, const Tensor& gout) {
+    attention_backward(q, q, q, m, b, {}, result.out, result.log_sum, gout, {});
+  };
+  CHECK_THROWS_WITH_AS(backward(mask, {}, q), mixed, Error);
+  CHECK_THROWS_WITH_AS(backward({}, bias, q), mixed, Error);
+  CHECK_THROWS_WITH_AS(backward({}, {}, q.to(cpu)), mixed, Error);
+
+  const Tensor gain = full({4}, 1.0, DType::f32, gpu());
+  const LayerNormResult norm = layer_norm(x, gain, gain, 1e-5);
+  Tensor sum = here.clone();
+  CHECK_THROWS_WITH_AS(
+      layer_norm_backward(x, gain, norm.mean, norm.rstd, x, true, true, true, &sum), mixed, Error);
+  Tensor parameter = x.clone(), velocity = here.clone();
+  CHECK_THROWS_WITH_AS(sgd_(parameter, x, 1.0, 0.1, 0.9, 0.0, velocity), mixed, Error);
+  CHECK_THROWS_WITH_AS(adam_(parameter, x, 1.0, {}, 1, velocity, velocity), mixed, Error);
 }
 
 TEST_CASE("cuda: cross_entropy and its gradient") {

@@ -38,7 +38,7 @@ for dtype in f64:1e-10 f32:1e-4; do
     agree active_standing_bytes 0.01 cpu-$mode.json cuda-$mode.json
   done
 done
-[ "$(field device cuda-mrbp.json)" = '"cuda:0"' ] || fail "the report is not of cuda:0"
+grep -q '"device":"cuda:0 (PTX interpreter, [0-9.]*)"' cuda-mrbp.json || fail "the report is not of cuda:0"
 [ "$(field model_flop_use cuda-mrbp.json)" = null ] || fail "a share of the cpu's peak for a device"
 
 succeeds "$program" bench kernels --device cuda --small --filter "mul of 16, not" --seconds 0 \
@@ -46,13 +46,18 @@ succeeds "$program" bench kernels --device cuda --small --filter "mul of 16, not
 prints "^f32, cuda:0, 1 rounds"
 prints "copy [0-9.]* \[.*\] GB/s"
 prints "overhead .* 1 *0$"
-[ "$(field device k.json)" = '"cuda:0"' ] || fail "the report is not of cuda:0"
+grep -q '"device":"cuda:0 (PTX interpreter, [0-9.]*)"' k.json || fail "the report is not of cuda:0"
 # shellcheck disable=SC2086
 succeeds "$program" bench growth --device cuda $model --from 16 --to 16
 prints "^mrbp, cuda:0, width 16"
 # shellcheck disable=SC2086
+succeeds "$program" bench step --device cuda --tf32 --mode bptt $model --batch 2 \
+  --segments 3 --steps 2 --json tf32.json
+grep -q '"device":"cuda:0 (PTX interpreter, [0-9.]*, TF32)"' tf32.json || fail "TF32 is not reported"
+[ "$(field loss_last tf32.json)" != "$(field loss_last cuda-bptt.json)" ] || fail "--tf32 changes nothing"
+# shellcheck disable=SC2086
 succeeds "$program" bench generate --device cuda $model --tokens 4 --json g.json
-[ "$(field device g.json)" = '"cuda:0"' ] || fail "the report is not of cuda:0"
+grep -q '"device":"cuda:0 (PTX interpreter, [0-9.]*)"' g.json || fail "the report is not of cuda:0"
 refused "cuda:7 does not exist" "$program" bench step --device cuda:7 --width 16 --heads 2 --steps 1
 
 [ "$failures" -eq 0 ] && echo "all is well"

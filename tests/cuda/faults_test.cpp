@@ -63,6 +63,10 @@ TEST_CASE("cuda: a call that fails is an error that names it, and nothing is los
   standin::reset_statistics();
   const double expected = work();
   const auto calls = standin::statistics().calls;
+  for (const std::string call :
+       {"cudaSetDevice", "cudaMalloc", "cudaFree", "cudaMemcpyBatchAsync", "cudaMemcpyAsync",
+        "cudaLaunchKernel", "cudaStreamSynchronize", "cudaStreamDestroy", "cublasDestroy"})
+    CHECK_MESSAGE(calls.contains(call), call);
   CHECK(calls.size() >= 16);
   CHECK(calls.contains("cudaMemGetInfo"));
   std::uint64_t failures = 0;

@@ -94,7 +94,7 @@ def compare_bytes(a, b):
 
 def parts_of(folder):
     """[(name, result, seconds, note)]; a result is pass, FAIL or skipped."""
-    rows = [line.split("\t") for line in read(folder / "parts.tsv").decode().splitlines()]
+    rows = [line.split("\t") for line in read(folder / "parts.tsv").decode(errors="replace").splitlines()]
     if not rows or any(len(row) != 4 or row[1] not in ("pass", "FAIL", "skipped") for row in rows):
         raise Failure(f"{folder / 'parts.tsv'} holds no parts, or damaged ones")
     return rows

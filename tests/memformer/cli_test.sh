@@ -179,6 +179,7 @@ refused "empty" train --set data.source=file:empty.txt
 refused "too little text" train --set model.segment=5000
 refused "set model.vocabulary=257" train --set model.vocabulary=100
 refused "train.stride" train --set train.stride=9
+refused "--tf32: cpu has no TF32; give --device cuda" train --tf32
 for name in gpu cuda: cuda:x cuda:-1 cuda:1x CPU; do
   refused "'$name' is not a device; give cpu, cuda or cuda:N" train --device "$name"
 done

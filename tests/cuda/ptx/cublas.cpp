@@ -1,5 +1,6 @@
 #include <cublas_v2.h>
 
+#include <bit>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -52,6 +53,7 @@ struct Product {
   Matrix a, b, c;
   const void* alpha = nullptr;
   const void* beta = nullptr;
+  bool tf32 = false;  ///< operands are rounded
 };
 
 Matrix stored(const void* data, cublasOperation_t operation, std::int64_t rows,
@@ -85,6 +87,13 @@ T* view(const Matrix& x, std::int64_t batch) {
   return reinterpret_cast<T*>(device_memory().view(x.address)) + batch * x.stride;
 }
 
+/// A float with the 10 bits of mantissa that TF32 has, halves rounded away from zero.
+float tf32_of(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  return std::isfinite(value) ? std::bit_cast<float>((bits + 0x1000U) & ~0x1fffU) : value;
+}
+double tf32_of(double value) { return value; }
+
 template <class T>
 bool multiply(const Product& p, std::uint32_t operation, T alpha, T beta) {
   for (std::int64_t batch = 0; batch < p.batch; ++batch) {
@@ -98,11 +107,12 @@ bool multiply(const Product& p, std::uint32_t operation, T alpha, T beta) {
     const T* a = view<T>(p.a, batch);
     const T* b = view<T>(p.b, batch);
     T* c = view<T>(p.c, batch);
+    const auto operand = [&](T value) { return p.tf32 ? tf32_of(value) : value; };
     for (std::int64_t j = 0; j < p.n; ++j) {
       for (std::int64_t i = 0; i < p.m; ++i) {
         T sum = 0;
         for (std::int64_t l = 0; reads && l < p.k; ++l) {
-          sum = std::fma(element(p.a, a, i, l), element(p.b, b, l, j), sum);
+          sum = std::fma(operand(element(p.a, a, i, l)), operand(element(p.b, b, l, j)), sum);
         }
         T& target = c[i + j * p.c.leading];
         // beta 0 means that c is not read: it may hold NaN.
@@ -162,11 +172,12 @@ cublasStatus_t gemm(const char* call, cublasHandle_t handle, cublasOperation_t t
                     cublasOperation_t tb, Integer m, Integer n, Integer k, const void* alpha,
                     const void* a, Integer lda, long long stride_a, const void* b, Integer ldb,
                     long long stride_b, const void* beta, void* c, Integer ldc, long long stride_c,
-                    Integer batch) {
+                    Integer batch, bool tf32 = false) {
   return blas_call(call, handle, [&](const Handle& state) {
-    return enqueue_product<T>(state, {call, m, n, k, batch, stored(a, ta, m, k, lda, stride_a),
-                                      stored(b, tb, k, n, ldb, stride_b),
-                                      stored(c, CUBLAS_OP_N, m, n, ldc, stride_c), alpha, beta});
+    return enqueue_product<T>(
+        state, {call, m, n, k, batch, stored(a, ta, m, k, lda, stride_a),
+                stored(b, tb, k, n, ldb, stride_b), stored(c, CUBLAS_OP_N, m, n, ldc, stride_c),
+                alpha, beta, tf32});
   });
 }
 
@@ -184,7 +195,7 @@ cublasStatus_t gemm_ex(const char* call, cublasHandle_t handle, cublasOperation_
   const bool is_double = compute == CUBLAS_COMPUTE_64F || compute == CUBLAS_COMPUTE_64F_PEDANTIC;
   if (alike && c_type == CUDA_R_32F && is_float) {
     return gemm<float>(call, handle, ta, tb, m, n, k, alpha, a, lda, stride_a, b, ldb, stride_b,
-                       beta, c, ldc, stride_c, batch);
+                       beta, c, ldc, stride_c, batch, compute == CUBLAS_COMPUTE_32F_FAST_TF32);
   }
   if (alike && c_type == CUDA_R_64F && is_double) {
     return gemm<double>(call, handle, ta, tb, m, n, k, alpha, a, lda, stride_a, b, ldb, stride_b,
