@@ -7,6 +7,7 @@
 
 #include "cuda/check.h"
 #include "cuda/cuda.h"
+#include "cuda/memory.h"
 
 namespace mf::cuda {
 namespace {
@@ -91,15 +92,10 @@ std::string model_name(Device device) {
                      tf32 ? ", TF32" : "");
 }
 
-void synchronize(int index) {
-  require_ok(cudaStreamSynchronize(engine_of(context_for(cuda_device(index))).stream()),
-             "cudaStreamSynchronize");
-}
-
 void release(int index) {
   Context& context = context_for(cuda_device(index));
   if (context.native != nullptr) {
-    synchronize(index);
+    wait(context);
     const std::unique_ptr<Engine> engine(
         static_cast<Engine*>(std::exchange(context.native, nullptr)));
     engine->close();

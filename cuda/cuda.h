@@ -7,8 +7,6 @@ bool available();
 /// Registers the CUDA table so that tensors can live on cuda_device(n). Called by programs, never
 /// by static constructors. Throws Error where the backend was not built or no device answers.
 void install();
-/// Waits for everything queued on cuda_device(index).
-void synchronize(int index = 0);
 /// Lets products of f32 round their operands to TF32 (10 bits of mantissa, many times faster on
 /// devices that have it). Off at first; for products that are queued from now on.
 void allow_tf32(bool allowed);

@@ -9,7 +9,6 @@ bool available() { return false; }
 
 void install() { fail("cuda: not built; configure with MEMFORMER_CUDA=ON, or use the cpu"); }
 
-void synchronize(int) {}
 void allow_tf32(bool) {}
 void release(int) {}
 

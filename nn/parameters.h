@@ -54,7 +54,7 @@ std::vector<Parameter> parameters(const Layer& layer) {
 }
 
 /// Moves the values to `device`; every handle of a parameter sees it. Gradients are dropped.
-inline void move_to(Device device, std::vector<Parameter>& parameters) {
+inline void move_to(Device device, std::vector<Parameter> parameters) {
   const CategoryScope category(Category::parameter);
   for (Parameter& parameter : parameters) {
     parameter.value() = parameter.value().to(device);

@@ -26,8 +26,7 @@ GenerationReport bench_generation(const GenerationOptions& options) {
   const ModelConfig config = config_of(report.options.model);
   const RngKey key{options.seed};
   const Memformer model(config, key.at("weights"));
-  std::vector<Parameter> parameters = model.parameters();
-  move_to(options.device, parameters);
+  move_to(options.device, model.parameters());
   const std::int64_t length = options.prompt > 0 ? options.prompt : config.segment;
   std::string prompt;
   for (std::int64_t i = 0; i < length; ++i)

@@ -43,8 +43,7 @@ std::unique_ptr<Memformer> audited_model(const AuditArguments& arguments) {
     for (std::size_t i = 0; i < targets.size(); ++i)
       targets[i].value().copy_(sources[i].value().to(config.dtype));
   }
-  std::vector<Parameter> parameters = model->parameters();
-  move_to(arguments.device, parameters);
+  move_to(arguments.device, model->parameters());
   return model;
 }
 

@@ -187,8 +187,7 @@ TrainedModel load_trained(const std::string& folder, Device device) {
   trained.model = std::make_unique<Memformer>(trained.config.model, RngKey{0});
   trained.step = metadata.integer("step");
   trained.isa = metadata.text_if_present("isa");
-  std::vector<Parameter> parameters = trained.model->parameters();
-  move_to(device, parameters);
+  move_to(device, trained.model->parameters());
   copy_all(file, path, weight_destinations(*trained.model, kModelPrefix));
   return trained;
 }

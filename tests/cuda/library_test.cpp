@@ -146,8 +146,7 @@ TEST_CASE("cuda: a wrong gradient does not pass the gate") {
 // Memory replay ---------------------------------------------------------------------------------
 
 void move_to(Device device, Trial& trial) {
-  std::vector<Parameter> parameters = trial.model.parameters();
-  mf::move_to(device, parameters);
+  mf::move_to(device, trial.model.parameters());
   for (Segment& segment : trial.segments) segment = segment.to(device);
   for (auto& entry : trial.entry) entry.value = entry.value.to(device);
 }
@@ -195,8 +194,7 @@ TEST_CASE("cuda: the audit of memory replay finds a planted mistake, and nothing
   config.slots = 3;
   config.vocabulary = 20;
   const Memformer model(config, RngKey{1});
-  std::vector<Parameter> parameters = model.parameters();
-  mf::move_to(gpu(), parameters);
+  mf::move_to(gpu(), model.parameters());
   AuditOptions options;
   options.segments = {1, 3, 4};
   options.batch = 1;
@@ -267,8 +265,7 @@ TEST_CASE("cuda: evaluation and generation are the cpu's") {
   };
   const double bits = evaluate(trainer.model(), text, options).bits_per_byte();
   const std::string bytes = continued();
-  std::vector<Parameter> parameters = trainer.model().parameters();
-  mf::move_to(gpu(), parameters);
+  mf::move_to(gpu(), trainer.model().parameters());
   CHECK(evaluate(trainer.model(), text, options).bits_per_byte() ==
         doctest::Approx(bits).epsilon(1e-10));
   CHECK(continued() == bytes);

@@ -30,3 +30,17 @@ refused() {
 prints() {
   grep -q -- "$1" out || fail "'$1' is not printed: $(head -c 600 out)"
 }
+
+# metrics RUN: without what depends on the clock.
+metrics() {
+  sed 's/,"seconds":.*//' "$1/metrics.jsonl"
+}
+
+# text LINES: a corpus.
+text() {
+  line=0
+  while [ $line -lt "$1" ]; do
+    echo "line $line says that $((line * 7919 % 1009)) is not $((line * 31 % 97))."
+    line=$((line + 1))
+  done
+}
