@@ -16,12 +16,14 @@ struct ReplayNode final : detail::Node {
   RngKey key;
   Mode mode;
   std::string module;
+  bool check_finite = false;
   std::vector<Saved> inputs;
 
   const char* name() const override { return "replay"; }
 
   void backward(std::span<const Tensor> gy, Grads& grads) override {
     Tape tape;
+    tape.check_finite(check_finite);
     std::vector<Var> leaves;
     std::vector<Var> outputs;
     {
@@ -53,16 +55,23 @@ struct ReplayNode final : detail::Node {
 }  // namespace
 
 std::vector<Var> replay(const Pass& pass, ReplayFunction fn, std::span<const Var> inputs) {
-  std::vector<Var> constants;
-  for (const Var& input : inputs) constants.push_back(constant(input.value));
-  Tape off = Tape::off();
-  std::vector<Var> outputs = fn(Pass{off, pass.key, pass.mode, {}}, constants);
+  // In anomaly mode the first run is recorded, and forgotten: only a tape names what made a NaN.
+  const bool check_finite = pass.tape.checks_finite();
+  Tape first = check_finite ? Tape() : Tape::off();
+  first.check_finite(check_finite);
+  std::vector<Var> values;
+  for (const Var& input : inputs)
+    values.push_back(input.on_tape() ? first.input(input.value) : constant(input.value));
+  std::vector<Var> outputs =
+      fn(Pass{first, pass.key, pass.mode, check_finite ? pass.module : std::string()}, values);
+  for (Var& output : outputs) output = constant(output.value);
   if (!pass.tape.records()) return outputs;
   auto node = std::make_unique<ReplayNode>();
   node->fn = std::move(fn);
   node->key = pass.key;
   node->mode = pass.mode;
   node->module = pass.module;
+  node->check_finite = check_finite;
   std::vector<const Var*> pointers;
   for (const Var& input : inputs) {
     check(!input.on_tape() || input.tape == &pass.tape,

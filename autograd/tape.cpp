@@ -1,6 +1,8 @@
 #include "autograd/tape.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <unordered_set>
 
 #include "autograd/op.h"
@@ -19,6 +21,23 @@ void accumulate(Tensor& slot, Tensor&& gradient) {
   } else {
     slot = add(slot, gradient);
   }
+}
+
+/// "f32[8, 64] in [-3.1, 4.2]", "f32[8] in [0, 1] and 3 not finite".
+std::string described_with_range(const Tensor& x) {
+  if (!x.defined() || !is_float(x.dtype())) return describe(x);
+  double low = std::numeric_limits<double>::infinity(), high = -low;
+  std::int64_t bad = 0;
+  for (const double value : x.to(cpu).to(DType::f64).to_vector<double>()) {
+    if (std::isfinite(value)) {
+      low = std::min(low, value);
+      high = std::max(high, value);
+    } else {
+      ++bad;
+    }
+  }
+  const std::string range = low <= high ? fmt::format(" in [{:.4g}, {:.4g}]", low, high) : "";
+  return describe(x) + range + (bad > 0 ? fmt::format(" and {} not finite", bad) : "");
 }
 
 }  // namespace
@@ -73,12 +92,12 @@ void Tape::check_output(const detail::Node& node, std::span<const Var* const> in
   std::string operands;
   for (const Var* input : inputs) {
     if (!operands.empty()) operands += ", ";
-    operands += describe(*input);
+    operands += described_with_range(input->value);
   }
   fail(
       "{}: the forward pass made {} NaN or infinite values of {}; inputs {}; lower the learning "
       "rate or clip gradients, and look at this layer's inputs",
-      where(node, module_), bad, output, operands);
+      where(node, module_), bad, described_with_range(output), operands);
 }
 
 Var Tape::append(std::unique_ptr<detail::Node> node, std::span<const Var* const> inputs,
@@ -125,9 +144,9 @@ void Tape::deposit(std::int32_t id, Tensor&& gradient, const char* from) {
       from, gradient, place.dtype, place.shape);
   if (gradient.shape() != place.shape) gradient = sum_to(gradient, place.shape);
   if (check_finite_)
-    check(count_nonfinite(gradient) == 0,
-          "{}: the backward pass made {} NaN or infinite values of {}", from,
-          count_nonfinite(gradient), gradient);
+    if (const std::int64_t bad = count_nonfinite(gradient); bad > 0)
+      fail("{}: the backward pass made {} NaN or infinite values of {}", from, bad,
+           described_with_range(gradient));
   if (!place.parameter.defined()) {
     accumulate(gradients_[static_cast<std::size_t>(id)], std::move(gradient));
     return;

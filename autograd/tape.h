@@ -106,8 +106,10 @@ class Tape {
   TapeReport report() const;
 
   /// Anomaly mode: every value and gradient is checked as it is made; the first NaN or infinity is
-  /// an Error that names the op, its module and its shapes.
+  /// an Error that names the op, its module, shapes, and the ranges of values. Replays inside check
+  /// too.
   void check_finite(bool on) { check_finite_ = on; }
+  bool checks_finite() const { return check_finite_; }
 
   // For op.h, pass.h and replay.cpp -------------------------------------------------------------
 

@@ -41,7 +41,7 @@ memformer=build/release/memformer/memformer
 echo "the program is $memformer"
 
 step "3/8 MRBP computes the gradients of full BPTT; peak bytes of both"
-$memformer audit mrbp
+$memformer audit mrbp --segments 1,2,4,8,16
 
 step "4/8 training on $source"
 $memformer train --config examples/kjv.json --set data.source=$source --out $out/$text \

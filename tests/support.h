@@ -65,18 +65,6 @@ inline void perturb(const std::vector<Parameter>& parameters, RngKey key, double
   }
 }
 
-/// Another number of threads while the scope lives.
-class ThreadScope {
- public:
-  explicit ThreadScope(int count) : before_(threads()) { set_threads(count); }
-  ~ThreadScope() { set_threads(before_); }
-  ThreadScope(const ThreadScope&) = delete;
-  ThreadScope& operator=(const ThreadScope&) = delete;
-
- private:
-  int before_;
-};
-
 // Random configurations -------------------------------------------------------------------------
 
 /// Draws one after the other from one key.

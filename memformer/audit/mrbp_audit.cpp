@@ -6,7 +6,9 @@
 #include <functional>
 #include <limits>
 
+#include "memformer/audit/process_memory.h"
 #include "memformer/replay/bptt.h"
+#include "memformer/replay/checkpointed.h"
 #include "memformer/replay/mrbp.h"
 #include "memformer/replay/truncated.h"
 #include "nn/parameters.h"
@@ -15,25 +17,35 @@
 namespace mf {
 namespace {
 
-/// The model with its next state cut off the tape: what G would flow into is gone.
-class WithoutStateSeed final : public Recurrence {
+/// The model as it is, called and counted; with a fault planted if one is asked for.
+class Audited final : public Recurrence {
  public:
-  explicit WithoutStateSeed(const Recurrence& model) : model_(model) {}
+  Audited(const Recurrence& model, PlantedFault fault) : model_(model), fault_(fault) {}
 
   State initial_state(std::int64_t batch) const override { return model_.initial_state(batch); }
   LiveState next_state(const Pass& pass, const Segment& segment,
                        const LiveState& state) const override {
+    ++runs_.memory_path;
     return model_.next_state(pass, segment, state);
   }
   StepResult step(const Pass& pass, const Segment& segment, const LiveState& state) const override {
+    ++runs_.memory_path;
+    ++runs_.prediction;
     StepResult result = model_.step(pass, segment, state);
-    for (auto& entry : result.next) entry.value = constant(entry.value.value);
+    // Cut off the tape, what G would flow into is gone.
+    if (fault_ == PlantedFault::drop_state_seed)
+      for (auto& entry : result.next) entry.value = constant(entry.value.value);
     return result;
   }
   std::vector<Parameter> parameters() const override { return model_.parameters(); }
 
+  /// The runs since the last call.
+  ForwardRuns take_runs() const { return std::exchange(runs_, {}); }
+
  private:
   const Recurrence& model_;
+  const PlantedFault fault_;
+  mutable ForwardRuns runs_;
 };
 
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
@@ -43,28 +55,41 @@ struct Outcome {
   WindowResult result;
   NamedTensors gradients;  // of the parameters; undefined where none arrived
   std::int64_t peak_bytes = 0;
+  std::optional<std::int64_t> process_peak_bytes;
   double seconds = 0.0;
+  ForwardRuns runs;
 };
 
-Outcome run_pass(const Recurrence& model, std::int64_t repeats,
-                 const std::function<WindowResult()>& pass) {
+using PassFunction = std::function<WindowResult(const Recurrence&)>;
+
+Outcome run_pass(const Recurrence& audited, std::int64_t repeats, PlantedFault fault,
+                 const PassFunction& pass) {
+  const Audited model(audited, fault);
   std::vector<Parameter> parameters = model.parameters();
   const Device device = model.device();
   Outcome outcome;
+  if (device == cpu) {
+    release_cached();
+    const ProcessPeak peak;
+    pass(model);
+    outcome.process_peak_bytes = peak.growth();
+  }
   outcome.seconds = std::numeric_limits<double>::infinity();
   for (std::int64_t i = 0; i < repeats; ++i) {
     outcome.result = {};
     zero_grad(parameters);
+    model.take_runs();
     const PeakScope peak(device);
     const auto begin = std::chrono::steady_clock::now();
-    outcome.result = pass();
+    outcome.result = pass(model);
     synchronize(device);
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
     outcome.seconds = std::min(outcome.seconds, elapsed.count());
     outcome.peak_bytes = peak.growth();
+    outcome.runs = model.take_runs();
   }
   for (const Parameter& parameter : parameters)
-    outcome.gradients.emplace_back("gradient of " + parameter.name(), parameter.grad());
+    outcome.gradients.emplace_back(parameter.name(), parameter.grad());
   zero_grad(parameters);
   return outcome;
 }
@@ -85,7 +110,8 @@ NamedTensors everything(const Outcome& outcome) {
       all.emplace_back(fmt::format("{} after {} segments", entry.name, t), entry.value);
   for (const auto& entry : result.entry_gradient)
     all.emplace_back("gradient of the entry " + entry.name, entry.value);
-  all.insert(all.end(), outcome.gradients.begin(), outcome.gradients.end());
+  for (const auto& [name, gradient] : outcome.gradients)
+    all.emplace_back("gradient of " + name, gradient);
   return all;
 }
 
@@ -94,45 +120,62 @@ std::vector<double> values_or_zeros(const Tensor& tensor, const Tensor& like) {
   return std::vector<double>(like.defined() ? static_cast<std::size_t>(like.elements()) : 0);
 }
 
-/// max |a - b| / max |b|.
-double relative_error(const std::vector<double>& a, const std::vector<double>& b) {
-  double error = 0.0, size = 0.0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    error = std::max(error, std::abs(a[i] - b[i]));
-    size = std::max(size, std::abs(b[i]));
+/// What two vectors differ by.
+struct Difference {
+  double largest = 0.0;  ///< max |a - b|
+  double size = 0.0;     ///< max |b|
+  double products = 0.0, squares_a = 0.0, squares_b = 0.0;
+
+  double relative() const { return largest == 0.0 ? 0.0 : largest / size; }
+  double cosine() const {
+    const double norms = std::sqrt(squares_a * squares_b);
+    return norms > 0.0 ? products / norms : (squares_a == squares_b ? 1.0 : 0.0);
   }
-  return error == 0.0 ? 0.0 : error / size;
+};
+
+Difference difference_of(const Tensor& a, const Tensor& b) {
+  const std::vector<double> x = values_or_zeros(a, b), y = values_or_zeros(b, a);
+  Difference difference;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    difference.largest = std::max(difference.largest, std::abs(x[i] - y[i]));
+    difference.size = std::max(difference.size, std::abs(y[i]));
+    difference.products += x[i] * y[i];
+    difference.squares_a += x[i] * x[i];
+    difference.squares_b += y[i] * y[i];
+  }
+  return difference;
 }
 
 AuditedPass compare(const Outcome& outcome, const Outcome& bptt) {
   AuditedPass audited;
   audited.peak_bytes = outcome.peak_bytes;
+  audited.process_peak_bytes = outcome.process_peak_bytes;
   audited.seconds = outcome.seconds;
+  audited.runs = outcome.runs;
   const NamedTensors ours = everything(outcome), oracle = everything(bptt);
   check(ours.size() == oracle.size(), "audit: a pass left {} values, BPTT {}", ours.size(),
         oracle.size());
   for (std::size_t i = 0; i < ours.size(); ++i)
     if (!same_bits(ours[i].second, oracle[i].second)) audited.differing.push_back(ours[i].first);
 
-  double products = 0.0, our_squares = 0.0, oracle_squares = 0.0;
+  Difference all;  // its sums alone
   for (std::size_t i = 0; i < outcome.gradients.size(); ++i) {
-    const auto a = values_or_zeros(outcome.gradients[i].second, bptt.gradients[i].second);
-    const auto b = values_or_zeros(bptt.gradients[i].second, outcome.gradients[i].second);
-    audited.largest_relative_error = std::max(audited.largest_relative_error, relative_error(a, b));
-    for (std::size_t j = 0; j < a.size(); ++j) {
-      products += a[j] * b[j];
-      our_squares += a[j] * a[j];
-      oracle_squares += b[j] * b[j];
-    }
+    const auto& [name, gradient] = outcome.gradients[i];
+    const Tensor& wanted = bptt.gradients[i].second;
+    const Difference one = difference_of(gradient, wanted);
+    audited.parameters.push_back(
+        {name, same_bits(gradient, wanted), one.largest, one.relative(), one.cosine()});
+    audited.largest_relative_error = std::max(audited.largest_relative_error, one.relative());
+    all.products += one.products;
+    all.squares_a += one.squares_a;
+    all.squares_b += one.squares_b;
   }
-  for (std::size_t i = 0; i < bptt.result.entry_gradient.size(); ++i) {
-    const Tensor& a = outcome.result.entry_gradient[i].value;
-    const Tensor& b = bptt.result.entry_gradient[i].value;
-    audited.largest_relative_error =
-        std::max(audited.largest_relative_error,
-                 relative_error(values_or_zeros(a, b), values_or_zeros(b, a)));
-  }
-  audited.cosine = products / std::sqrt(our_squares * oracle_squares);
+  for (std::size_t i = 0; i < bptt.result.entry_gradient.size(); ++i)
+    audited.largest_relative_error = std::max(
+        audited.largest_relative_error,
+        difference_of(outcome.result.entry_gradient[i].value, bptt.result.entry_gradient[i].value)
+            .relative());
+  audited.cosine = all.cosine();
   return audited;
 }
 
@@ -182,14 +225,30 @@ std::vector<Segment> random_window(const ModelConfig& config, std::int64_t count
 }
 
 bool AuditReport::identical() const {
-  return std::ranges::all_of(
-      windows, [](const AuditedWindow& window) { return window.mrbp.differing.empty(); });
+  return std::ranges::all_of(windows, [](const AuditedWindow& window) {
+    return window.mrbp.differing.empty() && window.checkpointed.differing.empty();
+  });
 }
 
 double AuditReport::mrbp_growth(std::size_t i) const {
   const AuditedWindow &longer = windows[i], &shorter = windows[i - 1];
   return static_cast<double>(longer.mrbp.peak_bytes - shorter.mrbp.peak_bytes) /
          static_cast<double>(longer.segments - shorter.segments);
+}
+
+CostModel cost_model(const AuditReport& report) {
+  check(report.windows.size() > 1, "cost_model: {} windows were audited; two or more are needed",
+        report.windows.size());
+  const AuditedWindow& longer = report.windows.back();
+  const AuditedWindow& shorter = report.windows[report.windows.size() - 2];
+  CostModel model;
+  model.gradients = report.parameter_bytes;
+  model.activations =
+      (longer.bptt.peak_bytes - shorter.bptt.peak_bytes) / (longer.segments - shorter.segments);
+  model.state = report.state_bytes;
+  model.memory_share = static_cast<double>(report.multiply_adds.memory_path) /
+                       static_cast<double>(report.multiply_adds.total());
+  return model;
 }
 
 AuditReport audit_mrbp(const Memformer& model, const AuditOptions& options) {
@@ -210,33 +269,36 @@ AuditReport audit_mrbp(const Memformer& model, const AuditOptions& options) {
                        .to(model.config().dtype)
                        .to(model.device());
   }
-  const WithoutStateSeed faulty(model);
-  const Recurrence& audited = options.fault == PlantedFault::drop_state_seed
-                                  ? static_cast<const Recurrence&>(faulty)
-                                  : model;
   const RngKey draws = seed.at("draws");
 
   AuditReport report;
   report.state_bytes = bytes_of(entry);
+  report.multiply_adds = multiply_adds(model.config());
+  for (const Parameter& parameter : model.parameters())
+    report.parameter_bytes += parameter.value().bytes();
   for (const std::int64_t count : options.segments) {
     std::vector<Segment> segments =
         random_window(model.config(), count, options.batch, seed.at("tokens"));
     for (Segment& segment : segments) segment = segment.to(model.device());
-    const auto run = [&](const std::function<WindowResult()>& pass) {
-      return run_pass(model, options.repeats, pass);
+    const auto run = [&](const PassFunction& pass, PlantedFault fault = PlantedFault::none) {
+      return run_pass(model, options.repeats, fault, pass);
     };
     AuditedWindow window;
     window.segments = count;
-    const Outcome oracle = run([&] { return bptt(model, segments, entry, draws); });
+    const Outcome oracle = run([&](const auto& m) { return bptt(m, segments, entry, draws); });
     window.bptt = compare(oracle, oracle);
-    window.mrbp = compare(run([&] { return mrbp(audited, segments, entry, draws); }), oracle);
+    window.mrbp = compare(
+        run([&](const auto& m) { return mrbp(m, segments, entry, draws); }, options.fault), oracle);
+    window.checkpointed = compare(
+        run([&](const auto& m) { return checkpointed_bptt(m, segments, entry, draws); }), oracle);
     for (const std::int64_t length : {std::int64_t{1}, count / 2}) {
       const bool again = !window.truncated.empty() && length == 1;
       if (length < 1 || length >= count || again) continue;
-      window.truncated.push_back(
-          {length,
-           compare(run([&] { return truncated_bptt(model, segments, entry, draws, length); }),
-                   oracle)});
+      window.truncated.push_back({length, compare(run([&](const auto& m) {
+                                                    return truncated_bptt(m, segments, entry, draws,
+                                                                          length);
+                                                  }),
+                                                  oracle)});
     }
     report.windows.push_back(std::move(window));
   }

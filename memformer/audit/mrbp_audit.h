@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "memformer/audit/summary.h"
 #include "memformer/model/memformer.h"
 #include "memformer/replay/window.h"
 
@@ -16,18 +18,43 @@ enum class PlantedFault {
 };
 
 struct AuditOptions {
-  std::vector<std::int64_t> segments{1, 2, 4, 8, 16};  ///< windows T to audit
+  std::vector<std::int64_t> segments{1, 2, 4, 8, 16, 32, 64};  ///< windows T to audit
   std::int64_t batch = 4;
   std::uint64_t seed = 1;    ///< of tokens, entry memory and dropout
   std::int64_t repeats = 3;  ///< of each pass; `seconds` is the shortest
   PlantedFault fault = PlantedFault::none;
 };
 
+/// What one parameter's gradient is beside that of full unrolling.
+struct AuditedParameter {
+  std::string name;
+  bool identical = true;
+  double absolute_error = 0.0;  ///< max |g - g_bptt|
+  double relative_error = 0.0;  ///< max |g - g_bptt| / max |g_bptt|
+  double cosine = 1.0;          ///< 1 where both are zero or absent
+};
+
+/// Forward runs of a pass, counted as the model is called.
+struct ForwardRuns {
+  std::int64_t memory_path = 0;  ///< encoder and writer
+  std::int64_t prediction = 0;   ///< decoder and head
+
+  /// Multiply-adds of the pass, a sweep over a segment costing twice its forward run.
+  std::int64_t work(const MultiplyAdds& counts, std::int64_t segments) const {
+    return memory_path * counts.memory_path + prediction * counts.prediction +
+           2 * segments * counts.total();
+  }
+};
+
 /// One way to go back through a window, held against full unrolling with the same weights, tokens,
 /// entry memory and dropout.
 struct AuditedPass {
   std::int64_t peak_bytes = 0;  ///< active bytes at the peak, above those of weights and inputs
+  /// The same as the system sees it, in a run of its own with nothing cached; on the cpu.
+  std::optional<std::int64_t> process_peak_bytes;
   double seconds = 0.0;
+  ForwardRuns runs;
+  std::vector<AuditedParameter> parameters;
   /// What differs from BPTT in any bit: losses, memories, the gradient of the entry memory and of
   /// each parameter, by name. "No gradient" differs from a gradient of zero.
   std::vector<std::string> differing;
@@ -43,29 +70,56 @@ struct TruncatedPass {
 
 struct AuditedWindow {
   std::int64_t segments = 0;
-  AuditedPass bptt, mrbp;
+  AuditedPass bptt, mrbp, checkpointed;
   std::vector<TruncatedPass>
       truncated;  ///< chunks of 1 and of half the window, where shorter than it
 };
 
 struct AuditReport {
   std::vector<AuditedWindow> windows;
-  std::int64_t state_bytes = 0;  ///< of one memory for all rows
+  std::int64_t state_bytes = 0;      ///< of one memory for all rows
+  std::int64_t parameter_bytes = 0;  ///< of all parameters, and so of all their gradients
+  MultiplyAdds multiply_adds;        ///< of one row and one segment, forward
 
-  /// MRBP gave BPTT's bits in every window.
+  /// MRBP and checkpointing gave BPTT's bits in every window.
   bool identical() const;
   /// Bytes that each segment more adds to MRBP's peak, between windows i - 1 and i (i > 0). From
   /// three segments on it is state_bytes; before, the first gradients of the writer come to it.
   double mrbp_growth(std::size_t i) const;
 };
 
+/// The cost model (eq. C1 to C4): peak bytes above weights and inputs, and work over BPTT's, of a
+/// window of H segments, where a segment's activations take A bytes, a state m, the gradients P,
+/// and the memory path is the part f of the forward work.
+///   BPTT: P + H A, 1;   MRBP: P + H m + A, 1 + f (H - 1) / (3 H);   checkpointed: P + H m + A, 4/3
+struct CostModel {
+  std::int64_t gradients = 0;    ///< P
+  std::int64_t activations = 0;  ///< A
+  std::int64_t state = 0;        ///< m
+  double memory_share = 0.0;     ///< f
+
+  std::int64_t bptt_bytes(std::int64_t segments) const {
+    return gradients + segments * activations;
+  }
+  std::int64_t replay_bytes(std::int64_t segments) const {
+    return gradients + segments * state + activations;
+  }
+  double mrbp_work(std::int64_t segments) const {
+    return 1.0 +
+           memory_share * static_cast<double>(segments - 1) / static_cast<double>(3 * segments);
+  }
+};
+/// A is what BPTT's peak grows by for each segment between the two longest windows audited. Needs
+/// two windows.
+CostModel cost_model(const AuditReport& report);
+
 /// A window of `count` segments of random tokens; row 0 starts a document in its middle.
 std::vector<Segment> random_window(const ModelConfig& config, std::int64_t count,
                                    std::int64_t batch, RngKey key);
 
-/// Runs BPTT, MRBP and truncated BPTT over random windows, in training mode. The claims: MRBP's
-/// gradients are BPTT's bit for bit, and its peak grows by one memory a segment (Memformer v2,
-/// section 4). Leaves weights as they were and gradients empty.
+/// Runs BPTT, MRBP, checkpointed and truncated BPTT over random windows, in training mode. The
+/// claims: MRBP's gradients are BPTT's bit for bit, and its peak grows by one memory a segment
+/// (Memformer v2, section 4). Leaves weights as they were and gradients empty.
 AuditReport audit_mrbp(const Memformer& model, const AuditOptions& options);
 
 /// Small enough to audit in seconds, with dropout so that replayed draws are part of the audit.

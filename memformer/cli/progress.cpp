@@ -8,18 +8,6 @@
 
 namespace mf::cli {
 
-std::string readable_bytes(std::int64_t bytes) {
-  if (bytes < 1000) return fmt::format("{} B", bytes);
-  double value = static_cast<double>(bytes);
-  const char* unit = "B";
-  for (const char* larger : {"kB", "MB", "GB", "TB"}) {
-    if (value < 1000.0) break;
-    value /= 1000.0;
-    unit = larger;
-  }
-  return fmt::format("{:.1f} {}", value, unit);
-}
-
 std::string readable_seconds(double seconds) {
   const auto whole = static_cast<std::int64_t>(seconds + 0.5);
   if (whole >= 3600) return fmt::format("{}h{:02}m", whole / 3600, whole % 3600 / 60);

@@ -4,12 +4,11 @@
 #include <cstdint>
 #include <string>
 
+#include "memformer/audit/report.h"  // readable_bytes
 #include "memformer/train/trainer.h"
 
 namespace mf::cli {
 
-/// "1.5 MB", "532 B".
-std::string readable_bytes(std::int64_t bytes);
 /// "1h02m", "3m20s", "12s".
 std::string readable_seconds(double seconds);
 

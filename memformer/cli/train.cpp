@@ -24,6 +24,7 @@ struct TrainArguments {
   std::vector<std::string> settings;
   std::string out;
   bool resume = false;
+  bool anomaly = false;
   Device device;
 };
 
@@ -50,6 +51,7 @@ std::int64_t process_peak_bytes() {
 
 void train(const TrainArguments& arguments) {
   Trainer trainer = make_trainer(arguments);
+  trainer.check_finite(arguments.anomaly);
   const RunConfig& config = trainer.config();
   const std::string isa(name_of(current_isa()));
   const std::string& before = trainer.progress().isa;
@@ -111,6 +113,9 @@ void add_train(CLI::App& program) {
   command->add_option("--set", arguments->settings, "change a key, such as --set train.steps=200");
   command->add_option("--out", arguments->out, "folder of the run")->required();
   command->add_flag("--resume", arguments->resume, "go on from the run's checkpoint, bit for bit");
+  command->add_flag("--anomaly", arguments->anomaly,
+                    "check every value and gradient as it is made: the first NaN or infinity ends "
+                    "the run, naming step, segment, op, module, shapes and ranges; slower");
   add_device(*command, arguments->device);
   command->callback([arguments] { train(*arguments); });
 }

@@ -20,6 +20,10 @@ class Memformer final : public Recurrence {
   Memformer(const ModelConfig& config, RngKey key);
 
   const ModelConfig& config() const { return config_; }
+  const Encoder& encoder() const { return encoder_; }
+  /// Of a model with memory only.
+  const Memory& memory() const { return memory_.value(); }
+  const MemoryWriter& writer() const { return writer_.value(); }
   State initial_state(std::int64_t batch) const override;
   LiveState next_state(const Pass& pass, const Segment& segment,
                        const LiveState& state) const override;

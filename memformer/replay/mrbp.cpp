@@ -18,8 +18,7 @@ WindowResult mrbp(const Recurrence& model, std::span<const Segment> segments, co
   // anomaly mode it is recorded, and forgotten: only a tape can name the op that made a NaN.
   for (std::int64_t t = 0; t + 1 < count; ++t) {
     Tape tape = options.check_finite ? Tape() : Tape::off();
-    tape.check_finite(options.check_finite);
-    const Pass pass{tape, key.at(static_cast<std::uint64_t>(t)), options.mode, {}};
+    const Pass pass = pass_of(tape, t, key, options);
     memories.push_back(
         kept(model.next_state(pass, segments[at(t)], constants_of(memories.back()))));
   }
@@ -29,8 +28,7 @@ WindowResult mrbp(const Recurrence& model, std::span<const Segment> segments, co
   State gradient;  // G, at the state after segment t; empty: no loss lies behind it
   for (std::int64_t t = count - 1; t >= 0; --t) {
     Tape tape;
-    tape.check_finite(options.check_finite);
-    const Pass pass{tape, key.at(static_cast<std::uint64_t>(t)), options.mode, {}};
+    const Pass pass = pass_of(tape, t, key, options);
     const LiveState memory = leaves_of(tape, memories[at(t)]);
     std::vector<Seed> seeds;
     {

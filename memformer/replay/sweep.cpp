@@ -39,6 +39,12 @@ double add_up(std::vector<double>& values, std::vector<Tensor>& unread) {
 
 }  // namespace
 
+Pass pass_of(Tape& tape, std::int64_t t, RngKey key, const WindowOptions& options) {
+  tape.check_finite(options.check_finite);
+  return {tape, key.at(static_cast<std::uint64_t>(t)), options.mode,
+          options.check_finite ? fmt::format("segment {}", t) : std::string()};
+}
+
 WindowResult start_result(std::span<const Segment> segments, const State& entry) {
   WindowResult result;
   result.scored = scored_targets(segments);

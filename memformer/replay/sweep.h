@@ -5,6 +5,9 @@
 /// The pieces that mrbp and bptt share: seeds, gradients of a state, bookkeeping.
 namespace mf {
 
+/// How step t of a window runs on `tape`, in every pass: with the key of its segment, so that it
+/// draws the same. In anomaly mode the tape checks, and module paths begin with the segment.
+Pass pass_of(Tape& tape, std::int64_t t, RngKey key, const WindowOptions& options);
 /// A result that holds the entry state and room for each segment's losses.
 WindowResult start_result(std::span<const Segment> segments, const State& entry);
 /// Seeds the step's loss with `weight` and its auxiliary loss with 1.

@@ -9,13 +9,12 @@ State unroll(const Recurrence& model, std::span<const Segment> segments, std::in
   const double weight = loss_weight(segments, options.scale);
   const CategoryScope category(Category::activation);
   Tape tape;
-  tape.check_finite(options.check_finite);
   const LiveState entry = leaves_of(tape, result.states.back());
   LiveState memory = entry;
   std::vector<Seed> seeds;
   for (std::int64_t t = begin; t < end; ++t) {
     const auto index = static_cast<std::size_t>(t);
-    const Pass pass{tape, key.at(static_cast<std::uint64_t>(t)), options.mode, {}};
+    const Pass pass = pass_of(tape, t, key, options);
     if (t > begin) memory = cross_boundary(std::move(memory), t);
     const StepResult step = model.step(pass, segments[index], memory);
     add_loss_seeds(seeds, step, weight);

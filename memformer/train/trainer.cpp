@@ -256,6 +256,7 @@ StepMetrics Trainer::step() {
   WindowOptions options;
   options.scale = config_.train.loss;
   options.check_replay = config_.train.check_replay;
+  options.check_finite = check_finite_;
   if (task_)
     options.observe = [&](std::int64_t, const Segment& segment, const Tensor& outputs) {
       // The scored segments of a window weigh by their scored targets.
@@ -263,7 +264,13 @@ StepMetrics Trainer::step() {
         accuracy += exact_match(outputs, segment.targets) * static_cast<double>(segment.scored) /
                     static_cast<double>(scored_targets(segments));
     };
-  const WindowResult result = back_propagate(segments, options);
+  const WindowResult result = [&] {
+    try {
+      return back_propagate(segments, options);
+    } catch (const Error& error) {
+      fail("train: step {}: {}", progress_.step + 1, error.what());
+    }
+  }();
 
   StepMetrics metrics;
   metrics.loss = result.mean_loss();

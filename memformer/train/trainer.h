@@ -54,6 +54,10 @@ class Trainer {
   /// checkpoints. Throws Error if the loss or the gradient is not finite, naming the first op that
   /// made it so; weights and files are then those of the step before.
   StepMetrics step();
+  /// Anomaly mode: each value and gradient is checked as it is made, so the first NaN or infinity
+  /// ends the step with an Error that names step, segment, op, module, shapes and ranges. Costs
+  /// about one more pass over all values. Without it a step that went wrong is run again so.
+  void check_finite(bool on) { check_finite_ = on; }
   bool done() const { return progress_.step >= config_.train.steps; }
   /// Steps until done, or until `stop` returns true after a step; ends with a checkpoint.
   void run(
@@ -97,6 +101,7 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   State state_;
   Progress progress_;
+  bool check_finite_ = false;
 };
 
 }  // namespace mf

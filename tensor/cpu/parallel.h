@@ -9,6 +9,18 @@ namespace mf {
 int threads();
 void set_threads(int count);
 
+/// Another number of threads while the scope lives.
+class ThreadScope {
+ public:
+  explicit ThreadScope(int count) : before_(threads()) { set_threads(count); }
+  ~ThreadScope() { set_threads(before_); }
+  ThreadScope(const ThreadScope&) = delete;
+  ThreadScope& operator=(const ThreadScope&) = delete;
+
+ private:
+  int before_;
+};
+
 namespace detail {
 
 /// Less work than this, in elementary operations, is one chunk: it is not worth waking a thread.

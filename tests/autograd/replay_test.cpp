@@ -230,6 +230,40 @@ TEST_SUITE("autograd") {
     CHECK_THROWS_WITH_AS(replay(pass, fn, other.input(numbers({3}, 1))),
                          doctest::Contains("replay: input f64[3] is on another tape"), Error);
   }
+
+  TEST_CASE("replay: anomaly mode names the op inside, forward and backward") {
+    const auto message = [](const std::function<Var(const Pass&, const Var&)>& fn, double x) {
+      Tape tape;
+      tape.check_finite(true);
+      const Pass pass{tape, RngKey{1}, Mode::train, "model"};
+      std::string text;
+      try {
+        const Var y = replay(pass.at("outer"), fn, tape.input(scalar(x, DType::f64)));
+        tape.backward(y);
+      } catch (const Error& error) {
+        text = error.what();
+      }
+      return text;
+    };
+    const auto inside = [](const Pass& pass, const Var& x, Var (*op)(const Var&)) {
+      const Pass inner = pass.at("inner");
+      const ModuleScope scope(inner);
+      return op(x);
+    };
+    const std::string forward =
+        message([&](const Pass& pass,
+                    const Var& x) { return inside(pass, x, [](const Var& v) { return log(v); }); },
+                -1.0);
+    CHECK_MESSAGE(forward.starts_with("log in model/outer/inner: the forward pass"), forward);
+    const std::string backward =
+        message([&](const Pass& pass,
+                    const Var& x) { return inside(pass, x, [](const Var& v) { return sqrt(v); }); },
+                0.0);
+    CHECK_MESSAGE(
+        backward.find("sqrt in model/outer/inner: the backward pass made 1") != backward.npos,
+        backward);
+    CHECK(message([](const Pass&, const Var& x) { return exp(x); }, 1.0).empty());
+  }
 }
 
 }  // namespace mf::test

@@ -390,6 +390,13 @@ TEST_SUITE("autograd") {
     const std::string text = message_of([&] { tape.backward({{y, numbers({2})}}); });
     CHECK(contains(text, "sqrt: the backward pass made 1 NaN or infinite values of f64[2]"));
 
+    // Inputs with their ranges: what was large, small or broken before.
+    Tape other;
+    other.check_finite(true);
+    const Var wide = other.input(from_host({-2.5, 0.0, kNaN, 7.0}, {4}));
+    const std::string forward = message_of([&] { exp(wide); });
+    CHECK_MESSAGE(contains(forward, "inputs f64[4] in [-2.5, 7] and 1 not finite"), forward);
+
     Tape calm;
     calm.check_finite(true);
     const Var z = calm.input(numbers({2}));

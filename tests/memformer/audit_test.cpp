@@ -5,6 +5,7 @@
 #include <map>
 
 #include "memformer/audit/mrbp_audit.h"
+#include "memformer/audit/process_memory.h"
 #include "memformer/audit/summary.h"
 #include "memformer/replay/sweep.h"
 #include "tests/support.h"
@@ -86,6 +87,67 @@ TEST_CASE("audit: MRBP is bit-identical to BPTT and grows by one memory a segmen
     CHECK(report.windows[0].truncated.empty());
     CHECK(report.windows[3].bptt.peak_bytes > 4 * report.windows[3].mrbp.peak_bytes);
   }
+}
+
+TEST_CASE("audit: forward runs are counted, and work follows from them") {
+  const Memformer model(small_model(DType::f32), RngKey{1});
+  const AuditReport report =
+      audit_mrbp(model, {.segments = {2, 5}, .batch = 2, .seed = 5, .repeats = 1});
+  const AuditedWindow& window = report.windows[1];
+  CHECK((window.bptt.runs.memory_path == 5 && window.bptt.runs.prediction == 5));
+  CHECK((window.mrbp.runs.memory_path == 9 && window.mrbp.runs.prediction == 5));
+  CHECK((window.checkpointed.runs.memory_path == 10 && window.checkpointed.runs.prediction == 10));
+  CHECK((window.truncated[0].pass.runs.memory_path == 5));
+  CHECK(window.checkpointed.differing.empty());
+  CHECK(report.multiply_adds.total() == multiply_adds(model.config()).total());
+
+  const CostModel costs = cost_model(report);
+  const auto work = [&](const AuditedPass& pass) {
+    return static_cast<double>(pass.runs.work(report.multiply_adds, 5));
+  };
+  CHECK(work(window.mrbp) / work(window.bptt) == doctest::Approx(costs.mrbp_work(5)));
+  CHECK(work(window.checkpointed) / work(window.bptt) == doctest::Approx(4.0 / 3.0));
+  CHECK(costs.bptt_bytes(5) - costs.bptt_bytes(2) ==
+        window.bptt.peak_bytes - report.windows[0].bptt.peak_bytes);
+  CHECK(costs.replay_bytes(5) - costs.replay_bytes(4) == report.state_bytes);
+  CHECK_THROWS_WITH_AS(
+      cost_model(audit_mrbp(model, {.segments = {2}, .batch = 1, .seed = 5, .repeats = 1})),
+      Contains("1 windows were audited"), Error);
+}
+
+TEST_CASE("audit: each parameter is compared with full unrolling's") {
+  const Memformer model(small_model(DType::f64), RngKey{2});
+  const AuditReport report =
+      audit_mrbp(model, {.segments = {8}, .batch = 2, .seed = 5, .repeats = 1});
+  const AuditedWindow& window = report.windows.front();
+  CHECK(window.mrbp.parameters.size() == model.parameters().size());
+  for (const AuditedParameter& parameter : window.mrbp.parameters) {
+    CHECK(parameter.identical);
+    CHECK((parameter.absolute_error == 0.0 && parameter.relative_error == 0.0));
+    CHECK(parameter.cosine == doctest::Approx(1.0));
+  }
+  std::int64_t differing = 0;
+  for (const AuditedParameter& parameter : window.truncated.front().pass.parameters)
+    if (!parameter.identical) {
+      ++differing;
+      CHECK(parameter.absolute_error > 0.0);
+    }
+  CHECK(differing > 5);
+  CHECK(differing <
+        static_cast<std::int64_t>(window.mrbp.parameters.size()));  // the decoder's agree
+}
+
+TEST_CASE("audit: the process's peak is what was resident for a while, where the system tells") {
+  const ProcessPeak peak;
+  constexpr std::size_t kBytes = 64 << 20;
+  { const std::vector<char> touched(kBytes, 'x'); }
+  const std::optional<std::int64_t> growth = peak.growth();
+  if (!growth) {
+    MESSAGE("this system does not let the counter be reset");
+    return;
+  }
+  CHECK(*growth >= static_cast<std::int64_t>(kBytes) * 9 / 10);
+  CHECK(*ProcessPeak().growth() < static_cast<std::int64_t>(kBytes) / 2);
 }
 
 TEST_CASE("audit: truncation loses part of the gradient, and the audit says how much") {

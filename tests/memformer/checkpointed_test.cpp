@@ -214,7 +214,7 @@ TEST_SUITE("memformer") {
         parameter.value().fill_(std::numeric_limits<double>::quiet_NaN());
     CHECK_THROWS_WITH_AS(
         checkpointed_bptt(trial.model, trial.segments, trial.entry, trial.key, options),
-        doctest::Contains("linear in writer"), Error);
+        doctest::Contains("linear in segment 0/writer"), Error);
     CHECK_THROWS_WITH_AS(checkpointed_bptt(trial.model, {}, trial.entry, trial.key),
                          doctest::Contains("no segments"), Error);
   }

@@ -191,8 +191,9 @@ TEST_SUITE("memformer") {
     CHECK_NOTHROW(run_window(mrbp, trial, options));
     options.check_finite = true;
     for (const WindowMethod method : {mrbp, bptt})
-      CHECK_THROWS_WITH_AS(run_window(method, trial, options),
-                           doctest::Contains("linear in encoder/layers.0/feed_forward/up"), Error);
+      CHECK_THROWS_WITH_AS(
+          run_window(method, trial, options),
+          doctest::Contains("linear in segment 0/encoder/layers.0/feed_forward/up"), Error);
   }
 }
 

@@ -471,6 +471,40 @@ TEST_CASE("trainer: a loss that is not finite names its first op and changes not
   }
 }
 
+TEST_CASE("trainer: anomaly mode names step, segment, op, module, shapes and ranges") {
+  const TestFolder folder;
+  const std::string source = corpus_in(folder);
+  for (const char* method : {"mrbp", "bptt", "truncated"})
+    for (const char* replayed : {"false", "true"}) {
+      CAPTURE(method);
+      CAPTURE(replayed);
+      const RunConfig config = with_settings(
+          small_config(source),
+          {std::string("train.method=") + method, std::string("model.layer_replay=") + replayed});
+      Trainer plain = Trainer::start(config, ""), watched = Trainer::start(config, "");
+      watched.check_finite(true);
+      CHECK(plain.step().loss == watched.step().loss);
+      for (const Parameter& parameter : watched.model().parameters())
+        if (parameter.name() == "encoder.layers.0.feed_forward.up.weight") {
+          Tensor weight = parameter.value();
+          weight.slice(0, 0, 1).fill_(std::numeric_limits<double>::infinity());
+        }
+      std::string message;
+      try {
+        watched.step();
+      } catch (const Error& error) {
+        message = error.what();
+      }
+      CAPTURE(message);
+      CHECK(message.starts_with("train: step 2: "));
+      CHECK(message.find("in segment 0/encoder/layers.0") != std::string::npos);
+      CHECK(message.find("replay in") == std::string::npos);
+      CHECK(message.find("the forward pass made ") != std::string::npos);
+      CHECK(message.find(" in [") != std::string::npos);
+      CHECK(message.find(" not finite") != std::string::npos);
+    }
+}
+
 TEST_CASE("trainer: a full disk is an error, and the old checkpoint still loads") {
   const TestFolder folder;
   const std::string run = folder.at("run");

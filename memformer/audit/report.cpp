@@ -1,0 +1,276 @@
+#include "memformer/audit/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "tensor/error.h"
+
+namespace mf {
+namespace {
+
+// Everything that a page looks like. Colours are those of Okabe and Ito, which most eyes tell
+// apart.
+constexpr const char* kStyle = R"(
+:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --soft: #5c5c5c; --rule: #d4d4d4;
+  --shade: #f4f4f2; --good: #00664a; --bad: #a11d00; --c0: #0072b2; --c1: #d55e00; --c2: #009e73;
+  --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #161616; --soft: #a8a8a8;
+  --rule: #444; --shade: #222; --good: #4fd1a5; --bad: #ff8f73; --c0: #4aa8e0; --c1: #f08040;
+  --c3: #e0a0c4; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.2rem; max-width: 68rem; color: var(--ink);
+  background: var(--paper); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .4rem; }
+h2 { font-size: 1.2rem; margin: 2rem 0 .4rem; }
+.claim { margin: 0 0 1rem; color: var(--soft); }
+.verdict { padding: .5rem .8rem; border-left: .4rem solid var(--bad); background: var(--shade);
+  font-weight: 600; }
+.verdict.holds { border-color: var(--good); }
+.wide { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; color: var(--soft); padding: .2rem 0; }
+th, td { padding: .2rem .7rem .2rem 0; text-align: right; border-bottom: 1px solid var(--rule);
+  vertical-align: top; overflow-wrap: normal; }
+th { font-weight: 600; vertical-align: bottom; }
+th.left, td.left { text-align: left; }
+figure { margin: 1.4rem 0; }
+figcaption { color: var(--soft); font-size: .9rem; }
+svg { display: block; width: 100%; min-width: 40rem; max-width: 60rem; height: auto; }
+svg text { font: 13px system-ui, sans-serif; fill: var(--ink); }
+svg text.title { font-weight: 600; }
+.grid { stroke: var(--rule); fill: none; }
+.axis { stroke: var(--soft); fill: none; }
+.line { fill: none; stroke-width: 2; }
+.line.c0 { stroke: var(--c0); } .line.c1 { stroke: var(--c1); } .line.c2 { stroke: var(--c2); }
+.line.c3 { stroke: var(--c3); } .line.c4 { stroke: var(--c4); } .line.c5 { stroke: var(--c5); }
+.fill.c0 { fill: var(--c0); } .fill.c1 { fill: var(--c1); } .fill.c2 { fill: var(--c2); }
+.fill.c3 { fill: var(--c3); } .fill.c4 { fill: var(--c4); } .fill.c5 { fill: var(--c5); }
+.area { fill-opacity: .85; }
+.cell { fill: var(--c0); }
+summary { cursor: pointer; }
+pre { background: var(--shade); padding: .6rem .8rem; overflow-x: auto; font-size: .85rem;
+  line-height: 1.45; }
+.steps pre { padding: .6rem 0; white-space: pre; }
+.steps pre span { display: block; padding: 0 .8rem; min-width: max-content; }
+.steps pre .now { background: var(--c4); color: #000; }
+.steps nav { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center; margin: .6rem 0; }
+.steps button { font: inherit; padding: .3rem .9rem; color: var(--ink); background: var(--shade);
+  border: 1px solid var(--soft); border-radius: .3rem; }
+.steps button:disabled { opacity: .4; }
+.stepping .step { display: none; } .stepping .step.shown { display: block; }
+@media print { body { max-width: none; font-size: 11pt; }
+  details::details-content { content-visibility: visible; } nav { display: none !important; }
+  .stepping .step { display: block; break-inside: avoid; } .wide, pre { overflow: visible; }
+  svg { min-width: 0; } h2 { break-after: avoid; } figure, table { break-inside: avoid; } }
+)";
+
+// Without it every step is shown.
+constexpr const char* kScript = R"(
+for (const box of document.querySelectorAll('.steps')) {
+  const steps = [...box.querySelectorAll('.step')];
+  const [first, back, next, last] = box.querySelectorAll('button');
+  const place = box.querySelector('output');
+  let at = 0;
+  const show = (i) => {
+    at = Math.min(Math.max(i, 0), steps.length - 1);
+    steps.forEach((step, j) => step.classList.toggle('shown', j === at));
+    place.textContent = `step ${at + 1} of ${steps.length}`;
+    first.disabled = back.disabled = at === 0;
+    next.disabled = last.disabled = at === steps.length - 1;
+    history.replaceState(null, '', '#step-' + (at + 1));
+  };
+  first.onclick = () => show(0);
+  back.onclick = () => show(at - 1);
+  next.onclick = () => show(at + 1);
+  last.onclick = () => show(steps.length - 1);
+  document.addEventListener('keydown', (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const move = {ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: steps.length - 1}[event.key];
+    if (move === undefined) return;
+    event.preventDefault();
+    show(move);
+  });
+  box.classList.add('stepping');
+  const asked = location.hash.match(/^#step-(\d+)$/);
+  show(asked ? asked[1] - 1 : 0);
+}
+)";
+
+std::string row_html(const std::vector<std::string>& cells, const Table& table, const char* tag) {
+  std::string html = "<tr>";
+  for (std::size_t i = 0; i < cells.size(); ++i)
+    html += fmt::format("<{}{}>{}</{}>", tag, table.columns[i].right ? "" : " class=\"left\"",
+                        escaped(cells[i]), tag);
+  return html + "</tr>\n";
+}
+
+void require_rectangular(const Table& table) {
+  for (const auto& row : table.rows)
+    check(row.size() == table.columns.size(), "table: a row has {} cells for {} columns",
+          row.size(), table.columns.size());
+}
+
+std::vector<std::string> names_of(const Table& table) {
+  std::vector<std::string> names;
+  for (const Table::Column& column : table.columns) names.push_back(column.name);
+  return names;
+}
+
+std::string listing_html(const std::vector<std::string>& lines,
+                         const std::vector<std::size_t>& now) {
+  std::string html = "<pre tabindex=\"0\"><code>";
+  for (std::size_t i = 0; i < lines.size(); ++i)
+    html += fmt::format("<span{}>{}</span>", std::ranges::count(now, i) > 0 ? " class=\"now\"" : "",
+                        lines[i].empty() ? " " : escaped(lines[i]));
+  return html + "</code></pre>\n";
+}
+
+template <class... Fs>
+struct Overloaded : Fs... {
+  using Fs::operator()...;
+};
+
+}  // namespace
+
+std::string readable_bytes(std::int64_t bytes) {
+  if (bytes < 1000) return fmt::format("{} B", bytes);
+  double value = static_cast<double>(bytes);
+  const char* unit = "B";
+  for (const char* larger : {"kB", "MB", "GB", "TB"}) {
+    if (value < 1000.0) break;
+    value /= 1000.0;
+    unit = larger;
+  }
+  return fmt::format("{:.1f} {}", value, unit);
+}
+
+std::string text_of(const Table& table) {
+  require_rectangular(table);
+  std::vector<std::size_t> widths;
+  for (std::size_t i = 0; i < table.columns.size(); ++i) {
+    std::size_t width = table.columns[i].name.size();
+    for (const auto& row : table.rows) width = std::max(width, row[i].size());
+    widths.push_back(width);
+  }
+  const auto line = [&](const std::vector<std::string>& cells) {
+    std::string text;
+    for (std::size_t i = 0; i < cells.size(); ++i) {
+      if (i > 0) text += "  ";
+      text += table.columns[i].right ? fmt::format("{:>{}}", cells[i], widths[i])
+                                     : fmt::format("{:<{}}", cells[i], widths[i]);
+    }
+    return text.substr(0, text.find_last_not_of(' ') + 1) + "\n";
+  };
+  std::string text = line(names_of(table));
+  for (const auto& row : table.rows) text += line(row);
+  return text;
+}
+
+std::string html_of(const Table& table, const std::string& caption) {
+  require_rectangular(table);
+  std::string html = "<div class=\"wide\" tabindex=\"0\"><table>";
+  if (!caption.empty()) html += "<caption>" + escaped(caption) + "</caption>";
+  html += "<thead>" + row_html(names_of(table), table, "th") + "</thead><tbody>\n";
+  for (const auto& row : table.rows) html += row_html(row, table, "td");
+  return html + "</tbody></table></div>\n";
+}
+
+Report::Report(std::string title, std::string claim)
+    : title_(std::move(title)), claim_(std::move(claim)) {}
+
+void Report::heading(std::string text) { blocks_.emplace_back(Heading{std::move(text)}); }
+void Report::paragraph(std::string text) { blocks_.emplace_back(Paragraph{std::move(text)}); }
+void Report::listing(std::string text) { blocks_.emplace_back(Listing{std::move(text)}); }
+void Report::table(Table table, std::string caption) {
+  blocks_.emplace_back(CaptionedTable{std::move(table), std::move(caption)});
+}
+void Report::folded_table(std::string summary, Table table) {
+  blocks_.emplace_back(FoldedTable{std::move(summary), std::move(table)});
+}
+void Report::figure(Figure figure) { blocks_.emplace_back(std::move(figure)); }
+void Report::steps(std::string title, std::vector<std::string> listing, std::vector<Step> steps) {
+  blocks_.emplace_back(StepThrough{std::move(title), std::move(listing), std::move(steps)});
+}
+void Report::verdict(bool holds, std::string text) {
+  holds_ = holds;
+  verdict_ = std::move(text);
+}
+
+std::string Report::text() const {
+  std::string text = title_ + "\n" + claim_ + "\n";
+  std::string heading;  // written before the first text below it; some have pictures alone
+  const auto add = [&](const std::string& block) {
+    text += "\n" + std::exchange(heading, "") + block + "\n";
+  };
+  for (const Block& block : blocks_)
+    std::visit(Overloaded{
+                   [&](const Heading& next) { heading = next.text + "\n\n"; },
+                   [&](const Paragraph& paragraph) { add(paragraph.text); },
+                   [&](const Listing& listing) { add(listing.text); },
+                   [&](const CaptionedTable& block_table) {
+                     std::string lines = text_of(block_table.table);
+                     lines.pop_back();
+                     add(block_table.caption.empty() ? lines : block_table.caption + "\n" + lines);
+                   },
+                   [](const FoldedTable&) {},
+                   [](const Figure&) {},
+                   [](const StepThrough&) {},
+               },
+               block);
+  return text + "\nverdict: " + verdict_ + "\n";
+}
+
+std::string Report::html() const {
+  std::string html = fmt::format(
+      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+      "<link rel=\"icon\" href=\"data:,\">\n"  // or browsers ask for one
+      "<title>{}</title>\n<style>{}</style></head>\n<body>\n<h1>{}</h1>\n<p "
+      "class=\"claim\">{}</p>\n"
+      "<p class=\"verdict{}\">{}</p>\n",
+      escaped(title_), kStyle, escaped(title_), escaped(claim_), holds_ ? " holds" : "",
+      escaped(verdict_));
+  bool stepped = false;
+  for (const Block& block : blocks_)
+    std::visit(
+        Overloaded{
+            [&](const Heading& heading) { html += "<h2>" + escaped(heading.text) + "</h2>\n"; },
+            [&](const Paragraph& paragraph) { html += "<p>" + escaped(paragraph.text) + "</p>\n"; },
+            [&](const Listing& listing) {
+              html += "<pre tabindex=\"0\"><code>" + escaped(listing.text) + "</code></pre>\n";
+            },
+            [&](const CaptionedTable& block_table) {
+              html += html_of(block_table.table, block_table.caption);
+            },
+            [&](const FoldedTable& folded) {
+              html += "<details><summary>" + escaped(folded.summary) + "</summary>\n" +
+                      html_of(folded.table) + "</details>\n";
+            },
+            [&](const Figure& figure) {
+              html += "<figure><div class=\"wide\" tabindex=\"0\">" + figure.svg +
+                      "</div><figcaption>" + escaped(figure.caption) + "</figcaption></figure>\n";
+            },
+            [&](const StepThrough& through) {
+              stepped = true;
+              html += "<section class=\"steps\" aria-label=\"" + escaped(through.title) +
+                      "\">\n<h2>" + escaped(through.title) +
+                      "</h2>\n<nav><button type=\"button\">first</button>"
+                      "<button type=\"button\">previous</button>"
+                      "<button type=\"button\">next</button><button type=\"button\">last</button>"
+                      "<output aria-live=\"polite\"></output><span>keys: ←, →, Home, "
+                      "End</span></nav>\n";
+              for (const Step& step : through.steps)
+                html += "<div class=\"step\"><h3>" + escaped(step.title) + "</h3>\n" +
+                        listing_html(through.listing, step.lines) + "<p>" + escaped(step.text) +
+                        "</p>\n" + html_of(step.table) + "</div>\n";
+              html += "</section>\n";
+            },
+        },
+        block);
+  if (stepped) html += fmt::format("<script>{}</script>\n", kScript);
+  return html + "</body></html>\n";
+}
+
+}  // namespace mf

@@ -1,0 +1,96 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "memformer/audit/figure.h"
+
+namespace mf {
+
+/// A table of texts. Numbers stand to the right.
+struct Table {
+  struct Column {
+    std::string name;
+    bool right = true;
+  };
+  std::vector<Column> columns;
+  std::vector<std::vector<std::string>> rows;
+};
+
+/// One step of something that is stepped through: where it stands in a listing, and what is so
+/// then.
+struct Step {
+  std::string title;
+  std::string text;
+  std::vector<std::size_t> lines;  ///< of the listing, those that run; counted from 0
+  Table table;
+};
+
+/// What an audit found, said once: `text` for a terminal, `html` as a page of its own that needs no
+/// network, follows light and dark, and can be printed.
+class Report {
+ public:
+  /// `claim`: the sentence that the audit holds against the facts.
+  Report(std::string title, std::string claim);
+
+  void heading(std::string text);
+  void paragraph(std::string text);
+  /// Lines as they are, in a fixed-width font.
+  void listing(std::string text);
+  void table(Table table, std::string caption = "");
+  /// On the page only, folded up behind its summary until it is asked for; printed, it is open.
+  void folded_table(std::string summary, Table table);
+  /// On the page only.
+  void figure(Figure figure);
+  /// On the page only: the listing beside one step at a time, with buttons and arrow keys. Printed,
+  /// or without scripts, all steps stand below each other.
+  void steps(std::string title, std::vector<std::string> listing, std::vector<Step> steps);
+  /// Once, at the end: whether the claim holds.
+  void verdict(bool holds, std::string text);
+
+  bool holds() const { return holds_; }
+  std::string text() const;
+  std::string html() const;
+
+ private:
+  struct Heading {
+    std::string text;
+  };
+  struct Paragraph {
+    std::string text;
+  };
+  struct Listing {
+    std::string text;
+  };
+  struct CaptionedTable {
+    Table table;
+    std::string caption;
+  };
+  struct FoldedTable {
+    std::string summary;
+    Table table;
+  };
+  struct StepThrough {
+    std::string title;
+    std::vector<std::string> listing;
+    std::vector<Step> steps;
+  };
+  using Block =
+      std::variant<Heading, Paragraph, Listing, CaptionedTable, FoldedTable, Figure, StepThrough>;
+
+  std::string title_, claim_, verdict_;
+  bool holds_ = false;
+  std::vector<Block> blocks_;
+};
+
+/// The table with aligned columns, two spaces between them.
+std::string text_of(const Table& table);
+/// A table as HTML.
+std::string html_of(const Table& table, const std::string& caption = "");
+
+/// "1.5 MB", "532 B".
+std::string readable_bytes(std::int64_t bytes);
+
+}  // namespace mf

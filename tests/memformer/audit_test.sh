@@ -1,0 +1,45 @@
+#!/bin/sh
+# Every subcommand of `memformer audit` from outside, at its default size: its facts, its JSON object, its
+# page, and the mistake that it must find.
+# Usage: audit_test.sh PROGRAM
+set -u
+program=$1
+checks=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)/program_checks.sh
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+. "$checks"
+
+# subcommand, a mistake to plant, what is printed then
+while read -r name plant found; do
+  begin=$(date +%s)
+  succeeds "$program" audit "$name"
+  prints "^verdict: "
+  seconds=$(($(date +%s) - begin))
+  [ $seconds -le 60 ] || fail "audit $name takes $seconds s at its default size"
+  echo "audit $name: $seconds s"
+
+  succeeds "$program" audit "$name" --json --html "$name.html"
+  [ "$(wc -l < out)" -eq 1 ] || fail "audit $name --json prints $(wc -l < out) lines"
+  prints '^{".*"holds":true}$'
+  for piece in '<!DOCTYPE html>' '<h1>' 'class="verdict holds"' '<table>' '</html>'; do
+    grep -q -- "$piece" "$name.html" || fail "the page of audit $name lacks $piece"
+  done
+  # Nothing is fetched: the only address is the name of SVG's language.
+  grep -o 'https\?://[^"<> ]*' "$name.html" | grep -v '^http://www.w3.org/' > addresses
+  [ ! -s addresses ] || fail "the page of audit $name holds $(head -n 3 addresses)"
+
+  "$program" audit "$name" --plant "$plant" > out 2> err
+  [ $? -eq 1 ] || fail "audit $name does not find the planted mistake $plant"
+  prints "^verdict: "
+  prints "$found"
+  refused "$plant" "$program" audit "$name" --plant no-such-mistake
+  refused "cannot" "$program" audit "$name" --html no-such-folder/page.html
+done << 'END'
+mrbp drop-state-seed NOT bit-identical
+slots no-temperature NOT reproduce
+determinism other-draws DIFFER
+END
+
+[ "$failures" -eq 0 ] && echo "all is well"
+exit "$failures"
