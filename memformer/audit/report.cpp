@@ -34,7 +34,8 @@ caption { text-align: left; color: var(--soft); padding: .2rem 0; }
 th, td { padding: .2rem .7rem .2rem 0; text-align: right; border-bottom: 1px solid var(--rule);
   vertical-align: top; overflow-wrap: normal; }
 th { font-weight: 600; vertical-align: bottom; }
-th.left, td.left { text-align: left; }
+td { white-space: nowrap; }
+th.left, td.left { text-align: left; white-space: normal; min-width: 6rem; }
 figure { margin: 1.4rem 0; }
 figcaption { color: var(--soft); font-size: .9rem; }
 svg { display: block; width: 100%; min-width: 40rem; max-width: 60rem; height: auto; }

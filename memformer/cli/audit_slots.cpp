@@ -152,19 +152,21 @@ void add_figures(Report& report, const SlotsReport& audit, bool is_text) {
     const SlotsAtSegment& segment = audit.segments[t];
     const std::vector<std::string> tokens = token_labels(segment, is_text);
     report.heading(fmt::format("Segment {}", t));
+    const std::vector<double> weights = segment.write.to_vector<double>();
     HeatMap write{"Write: what each slot attends to",
                   "slot",
                   "itself, then the tokens",
                   names,
                   {"itself"},
-                  segment.write.to_vector<double>(),
+                  weights,
                   0.0,
-                  1.0};
+                  *std::ranges::max_element(weights)};
     write.columns.insert(write.columns.end(), tokens.begin(), tokens.end());
     report.figure(heat_map(write, "Mean over the heads; each row sums to 1."));
     const std::vector<double> read = segment.read.transpose().contiguous().to_vector<double>();
-    HeatMap reading{"Read: what each token attends to", "slot", "token", names, tokens, read, 0.0,
-                    *std::ranges::max_element(read)};
+    const HeatMap reading{
+        "Read: what each token attends to", "slot", "token", names, tokens, read, 0.0,
+        *std::ranges::max_element(read)};
     report.figure(heat_map(reading, "Mean over layers and heads; each column sums to 1."));
   }
 }
