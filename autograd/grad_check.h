@@ -17,15 +17,16 @@ using GradFunction = std::function<Var(Tape&, std::span<const Var>)>;
 
 /// The gate: |analytic - numeric| <= absolute + relative * |numeric|, in f64.
 struct GradCheckOptions {
-  double step = 1e-6;  ///< of the central difference, times max(1, |x|)
-  double absolute = 1e-7;
-  double relative = 1e-6;
-  std::int64_t full_limit =
-      4096;  ///< every coordinate up to here, beyond it `directions` random ones
-  int directions = 32;
+  double step = 1e-6;      ///< of the central difference, times max(1, |x|)
+  double absolute = 1e-7;  ///< error that is always allowed
+  double relative = 1e-6;  ///< error that is allowed besides, as a share of |numeric|
+  /// Tensors with at most so many elements are checked at every coordinate, larger ones along
+  /// `directions` random directions.
+  std::int64_t full_limit = 4096;
+  int directions = 32;  ///< of unit length, for each large tensor
   /// True for coordinates to leave out and count (kinks of relu and max): input, index, value.
   std::function<bool(int input, std::int64_t index, double value)> skip;
-  RngKey key{0x6772616463686bULL};
+  RngKey key{0x6772616463686bULL};  ///< of the weights of the contraction and of the directions
   /// f32 is refused: finite differences of f32 are noise. Only a test of that fact sets this.
   bool allow_f32 = false;
 
@@ -38,21 +39,23 @@ struct GradCheckOptions {
   }
 };
 
+/// What `grad_check` found.
 struct GradReport {
+  /// A place where the gradient is wrong.
   struct Failure {
     std::string input;  ///< "input 0", or the parameter's name
-    std::int64_t index =
-        -1;  ///< row-major coordinate; -1 for a random direction or a whole-tensor fact
-    double analytic = 0.0;
-    double numeric = 0.0;
-    std::string reason;
+    /// Row-major coordinate; -1 for a random direction or a whole-tensor fact.
+    std::int64_t index = -1;
+    double analytic = 0.0;  ///< the tape's derivative there
+    double numeric = 0.0;   ///< the central difference
+    std::string reason;     ///< in words
   };
-  std::string name;
-  bool ok = true;
-  std::int64_t checked = 0;
-  std::int64_t skipped = 0;
+  std::string name;          ///< as given to `grad_check`
+  bool ok = true;            ///< no failure
+  std::int64_t checked = 0;  ///< coordinates and directions compared
+  std::int64_t skipped = 0;  ///< coordinates that `skip` left out
   double worst_error = 0.0;  ///< largest |analytic - numeric| / (absolute + relative * |numeric|)
-  std::vector<Failure> failures;
+  std::vector<Failure> failures;  ///< as they were found
 };
 /// Verdict with reasons, for people.
 std::string describe(const GradReport& report);

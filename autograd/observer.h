@@ -5,7 +5,11 @@
 
 namespace mf {
 
-enum class OpPhase : std::uint8_t { forward, backward };
+/// What an op is doing when an OpObserver is called.
+enum class OpPhase : std::uint8_t {
+  forward,  ///< computing its result
+  backward  ///< making its inputs' gradients, in a sweep
+};
 /// Called as each op begins and ends, in every tape and outside of all, on the thread that runs it.
 /// Calls nest (an op's backward may run others).
 using OpObserver = void (*)(const char* op, OpPhase phase, bool begins);

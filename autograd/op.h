@@ -19,15 +19,20 @@ namespace mf {
 /// would silently be wrong.
 class Saved {
  public:
+  /// Nothing is kept.
   Saved() {}  // not `= default`, as with Tensor
+  /// Keeps the tensor (its block, not a copy) and its version.
   Saved(Tensor value) : value_(std::move(value)), version_(value_.version()) {}
+  /// The same in place of what was kept.
   Saved& operator=(Tensor value) {
     value_ = std::move(value);
     version_ = value_.version();
     return *this;
   }
 
+  /// False where nothing is kept, or an undefined tensor.
   bool defined() const { return value_.defined(); }
+  /// The tensor. Throws Error if its block was written in place since.
   operator const Tensor&() const {
     check(
         value_.version() == version_,
@@ -36,6 +41,7 @@ class Saved {
         value_, version_, value_.version());
     return value_;
   }
+  /// The same by name, for where no conversion is made.
   const Tensor& get() const { return *this; }
   /// The tensor without the check: for accounting.
   const Tensor& peek() const { return value_; }
@@ -48,10 +54,13 @@ class Saved {
 /// An input kept for backward: its tensor, or how to make it again where the input's Var says how.
 class SavedInput {
  public:
+  /// Nothing is kept.
   SavedInput() {}  // not `= default`, as with Tensor
+  /// Keeps input.value, or input.recompute where there is one.
   explicit SavedInput(const Var& input) : recompute_(input.recompute) {
     if (!recompute_) tensor = input.value;
   }
+  /// The input's tensor, made again if need be. Throws Error as Saved does.
   Tensor get() const { return recompute_ ? (*recompute_)() : tensor.get(); }
 
   Saved tensor;  ///< undefined if the input is made again; to be listed in the op's saved()
@@ -63,8 +72,11 @@ class SavedInput {
 /// Which inputs need a gradient, so that forward saves only what backward will use.
 class Wants {
  public:
+  /// No input does: what `forward` is given where nothing is recorded.
   Wants() = default;
+  /// Of these operands, which must outlive it.
   explicit Wants(std::span<const Var* const> inputs) : inputs_(inputs) {}
+  /// Whether input number `input`, counted from 0, needs a gradient.
   bool operator[](int input) const {
     return !inputs_.empty() && inputs_[static_cast<std::size_t>(input)]->on_tape();
   }
@@ -78,7 +90,8 @@ class Wants {
 /// An op is a plain struct. Differentiable inputs are arguments of `forward(Wants, const
 /// Tensor&...)` (or one span of tensors); everything else is a field. `backward(gy, grads)` adds
 /// one gradient per wanted input; `saved()` ties the Saved fields, so that they can be counted and
-/// version-checked.
+/// version-checked; `kName` is the op's name in messages and reports. `record` runs such a struct
+/// and puts it on the tape; mf::ops holds those of the library.
 template <class Op>
 concept Differentiable = requires(Op op, const Tensor& gy, Grads& grads) {
   { Op::kName } -> std::convertible_to<const char*>;

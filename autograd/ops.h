@@ -1,6 +1,14 @@
 #pragma once
 
+/// @file
 /// Every operation on Vars.
+
+/// @namespace mf::ops
+/// The ops as structs (Differentiable), one behind each function on Vars. A struct states equation,
+/// shapes, what it saves, its gradient and its errors. Its members follow from the concept (kName,
+/// forward, backward, saved, and as fields what is no differentiable input or is saved), so the
+/// reference does not list them; the headers in autograd/ops/ show them.
+
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/concat.h"

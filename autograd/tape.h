@@ -19,22 +19,23 @@ class Saved;
 
 /// A gradient to start a sweep from: d(loss)/d(var).
 struct Seed {
-  Var var;
-  Tensor gradient;
+  Var var;          ///< any Var of the tape, not only its last
+  Tensor gradient;  ///< shape, dtype and device of the var
 };
 
-/// One line per entry of a tape, oldest first.
+/// What a tape holds.
 struct TapeReport {
+  /// An entry: one recorded op.
   struct Row {
-    std::string op;
+    std::string op;      ///< its kName; "(swept)" once the sweep has passed it
     std::string module;  ///< path of the layer that recorded it, "encoder/layers.0/..."
     std::vector<std::int32_t> inputs;  ///< ids; -1 for constants
     std::int32_t output = -1;          ///< id of the first output
     std::vector<Shape> shapes;         ///< of the outputs
     std::int64_t saved_bytes = 0;  ///< of blocks that no earlier entry saved; parameters excluded
   };
-  std::vector<Row> rows;
-  std::int64_t saved_bytes = 0;
+  std::vector<Row> rows;         ///< oldest first
+  std::int64_t saved_bytes = 0;  ///< of all rows
 };
 /// A table for people.
 std::string describe(const TapeReport& report);
@@ -58,25 +59,25 @@ struct Node {
 /// The record of one forward pass. Entries are in order of recording, which is a topological order,
 /// so the reverse sweep is a plain loop. Many tapes may live at once; operands carry theirs.
 ///
-/// - An operation is recorded only if some operand is on a tape; operands on two tapes are an
-/// error.
-/// - The sweep frees each entry's saved tensors as it passes. A swept tape refuses a second sweep
-/// and
-///   further recording: make a new Tape, or `clear()` it.
+/// - An operation is recorded only if some operand is on a tape. Operands on two tapes: an error.
+/// - The sweep frees each entry's saved tensors as it passes. A swept tape neither sweeps nor
+///   records again: make a new Tape, or `clear()` it.
 /// - Parameter gradients are written through: each contribution is added straight to
 ///   `Parameter::grad`, newest entry first.
 /// - The tape does not own values: a result that no op saved and no Var holds is freed at once.
 class Tape {
  public:
+  /// An empty tape that records.
   Tape() = default;
   /// A tape that records nothing: what is computed with its Vars are constants.
   static Tape off() { return Tape(Off{}); }
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
+  /// False for `off()`.
   bool records() const { return records_; }
 
-  /// A leaf whose gradient you will ask for.
+  /// A leaf whose gradient you will ask for; f32 or f64. `name` is for messages.
   Var input(Tensor value, std::string_view name = "input");
   /// The leaf of a parameter: one id per tape, however often it is used.
   Var param(const Parameter& parameter);
@@ -85,10 +86,11 @@ class Tape {
   /// Throws Error if a seed is not on this tape or has another shape or dtype, or on a second
   /// sweep.
   void backward(std::span<const Seed> seeds);
+  /// The same: `tape.backward({{y, gy}, {z, gz}})`.
   void backward(std::initializer_list<Seed> seeds) {
     backward(std::span<const Seed>(seeds.begin(), seeds.size()));
   }
-  /// Seed 1 for a tensor of one element.
+  /// Seed 1 for a tensor of one element. Throws Error if it has more.
   void backward(const Var& loss);
 
   /// Gradient of a leaf made by `input`, after the sweep; zeros if the sweep did not reach it.
@@ -103,24 +105,29 @@ class Tape {
   std::int64_t size() const { return static_cast<std::int64_t>(entries_.size()); }
   /// Bytes of blocks that entries hold for backward, each block once, parameters excluded.
   std::int64_t saved_bytes() const { return report().saved_bytes; }
+  /// Every entry with what it saved: for people and for tests.
   TapeReport report() const;
 
   /// Anomaly mode: every value and gradient is checked as it is made; the first NaN or infinity is
   /// an Error that names the op, its module, shapes, and the ranges of values. Replays inside check
   /// too.
   void check_finite(bool on) { check_finite_ = on; }
+  /// Whether anomaly mode is on.
   bool checks_finite() const { return check_finite_; }
 
   // For op.h, pass.h and replay.cpp -------------------------------------------------------------
 
-  /// Records `node` with these inputs; returns the Vars of its outputs.
+  /// Records `node` with these inputs; returns the Vars of its outputs. Throws Error on a swept
+  /// tape.
   std::vector<Var> append(std::unique_ptr<detail::Node> node, std::span<const Var* const> inputs,
                           std::span<const Tensor> outputs);
+  /// The same for one output.
   Var append(std::unique_ptr<detail::Node> node, std::span<const Var* const> inputs,
              Tensor&& output);
   /// What is recorded next belongs to the layer of this path; returns what to give to
   /// `leave_module`.
   std::int32_t enter_module(const std::string& path);
+  /// Back to the layer that `enter_module` returned.
   void leave_module(std::int32_t former) { module_ = former; }
 
  private:

@@ -1,5 +1,6 @@
 #pragma once
 
+/// The CUDA backend as programs see it. Everything else is a Tensor on cuda_device(n).
 namespace mf::cuda {
 
 /// True if this build has the CUDA backend and a device answers.

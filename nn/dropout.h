@@ -6,6 +6,7 @@
 
 namespace mf {
 
+/// True in training with a probability above 0.
 inline bool drops(const Pass& pass, double probability) {
   return pass.mode == Mode::train && probability > 0.0;
 }

@@ -7,8 +7,14 @@
 
 namespace mf {
 
-enum class Activation { gelu, relu, silu };
+/// The function between the two products of FeedForward.
+enum class Activation {
+  gelu,  ///< Unary::gelu
+  relu,  ///< Unary::relu
+  silu   ///< Unary::silu
+};
 
+/// The function of x, elementwise.
 inline Var activate(Activation activation, const Var& x) {
   switch (activation) {
     case Activation::relu:
@@ -21,6 +27,7 @@ inline Var activate(Activation activation, const Var& x) {
   return gelu(x);
 }
 
+/// Its name in the kernel table.
 inline Unary function_of(Activation activation) {
   switch (activation) {
     case Activation::relu:
@@ -36,12 +43,14 @@ inline Unary function_of(Activation activation) {
 /// y = activation(x W_up + b_up) W_down + b_down + residual (if defined). x: [.., width]. Dropout
 /// on the hidden values; without it one fused op does it all.
 struct FeedForward {
-  Linear up;
-  Linear down;
-  Activation activation = Activation::gelu;
-  double dropout_probability = 0.0;
+  Linear up;                                 ///< [width, hidden], with bias
+  Linear down;                               ///< [hidden, width], with bias
+  Activation activation = Activation::gelu;  ///< of the hidden values
+  double dropout_probability = 0.0;          ///< of the hidden values
 
+  /// Without parameters; to be assigned to.
   FeedForward() = default;
+  /// Both products are initialised as Linear.
   FeedForward(std::int64_t width, std::int64_t hidden, Activation function, double dropout_p,
               RngKey key, DType dtype)
       : up(width, hidden, true, key.at("up"), dtype),
@@ -49,6 +58,7 @@ struct FeedForward {
         activation(function),
         dropout_probability(dropout_p) {}
 
+  /// Result: [.., width].
   Var operator()(const Pass& pass, const Var& x, const Var& residual = {}) const {
     const ModuleScope scope(pass);
     if (!drops(pass, dropout_probability)) {
@@ -61,6 +71,7 @@ struct FeedForward {
                 residual);
   }
 
+  /// Names the members for ParameterCollector.
   template <class F>
   void each(F&& fn) const {
     fn("up", up);

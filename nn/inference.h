@@ -10,13 +10,14 @@ namespace mf {
 /// module paths nor keys are made. One position of one row is so little arithmetic that these would
 /// cost as much. Shapes and results are those of the layers' operator().
 Tensor infer(const Linear& layer, const Tensor& x);
-Tensor infer(const LayerNorm& layer, const Tensor& x);
-Tensor infer(const FeedForward& layer, const Tensor& x);
+Tensor infer(const LayerNorm& layer, const Tensor& x);    ///< the same of a LayerNorm
+Tensor infer(const FeedForward& layer, const Tensor& x);  ///< the same of a FeedForward
 
 /// Keys and values of the positions that an attention has met, in storage that is allocated once:
 /// a further position costs one projection of that position, not of all before it.
 struct KeyValueCache {
-  Tensor keys, values;      ///< [B, heads, capacity, D]; what lies behind `length` means nothing
+  Tensor keys,              ///< [B, heads, capacity, D]; what lies behind `length` means nothing
+      values;               ///< the same
   std::int64_t length = 0;  ///< positions held
   /// [capacity, D], only for attention with a relative table: row capacity - 1 - d is R_d, so that
   /// the last n rows are R_{i-j} for the newest query i and the keys j = 0..n-1.

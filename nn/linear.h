@@ -8,10 +8,12 @@ namespace mf {
 
 /// y = x W + b. x: [.., in]; W: [in, out]; b: [out] or none. Result: [.., out].
 struct Linear {
-  Parameter weight;
-  Parameter bias;  ///< undefined without bias
+  Parameter weight;  ///< W
+  Parameter bias;    ///< b; undefined without bias
 
+  /// Without parameters; to be assigned to.
   Linear() = default;
+  /// W is uniform in +-1/sqrt(in), b is 0.
   Linear(std::int64_t in, std::int64_t out, bool with_bias, RngKey key, DType dtype)
       : weight(uniform_fan_in({in, out}, in, key.at("weight"), dtype)),
         bias(with_bias ? constant_parameter({out}, 0.0, dtype) : Parameter{}) {}
@@ -23,6 +25,7 @@ struct Linear {
                   residual);
   }
 
+  /// Names the members for ParameterCollector.
   template <class F>
   void each(F&& fn) const {
     fn("weight", weight);

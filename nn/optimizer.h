@@ -20,6 +20,7 @@ double clip_factor(double norm, double limit);
 /// Weight decay acts on matrices only: not on biases, gains and other vectors.
 class Optimizer {
  public:
+  /// Keeps handles; the parameters' device and dtype must not change afterwards.
   explicit Optimizer(std::vector<Parameter> parameters) : parameters_(std::move(parameters)) {}
   virtual ~Optimizer() = default;
   Optimizer(const Optimizer&) = delete;
@@ -30,12 +31,14 @@ class Optimizer {
   /// Everything a resumed run needs besides the parameters, by name; handles share storage.
   virtual std::vector<std::pair<std::string, Tensor>> state() const = 0;
 
+  /// Steps done, which Adam's bias correction counts.
   std::int64_t steps() const { return steps_; }
+  /// For a resumed run.
   void set_steps(std::int64_t steps) { steps_ = steps; }
 
  protected:
-  std::vector<Parameter> parameters_;
-  std::int64_t steps_ = 0;
+  std::vector<Parameter> parameters_;  ///< in the order given
+  std::int64_t steps_ = 0;             ///< each `step` counts one up
 };
 
 /// AdamW (Loshchilov and Hutter 2019), decay decoupled from the gradient; Adam where weight_decay
@@ -44,8 +47,10 @@ class Optimizer {
 ///   p -= lr * (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps), after p *= 1 - lr * weight_decay.
 class Adam final : public Optimizer {
  public:
+  /// options.learning_rate is not used: each step is given its own.
   Adam(std::vector<Parameter> parameters, AdamOptions options);
   void step(double learning_rate, double gradient_scale) override;
+  /// "adam.first.NAME" (m) and "adam.second.NAME" (v) of every parameter.
   std::vector<std::pair<std::string, Tensor>> state() const override;
 
  private:
@@ -57,8 +62,10 @@ class Adam final : public Optimizer {
 /// gradient.
 class Sgd final : public Optimizer {
  public:
+  /// With momentum 0 no velocities are kept.
   Sgd(std::vector<Parameter> parameters, double momentum, double weight_decay);
   void step(double learning_rate, double gradient_scale) override;
+  /// "sgd.velocity.NAME" (u) of every parameter, if there are velocities.
   std::vector<std::pair<std::string, Tensor>> state() const override;
 
  private:

@@ -11,11 +11,12 @@
 namespace mf {
 
 /// Collects the parameters of a layer. A layer lists its members in `each`:
-///   template <class F> void each(F&& fn) const { fn("weight", weight); fn("bias", bias); }
+///   `template <class F> void each(F&& fn) const { fn("weight", weight); fn("bias", bias); }`
 /// Members are Parameters, layers, vectors of layers or optional layers; undefined parameters and
 /// parameters already met (tied ones) are passed over.
 class ParameterCollector {
  public:
+  /// Takes a member of the layer that is being listed; `name` is added to the layer's path.
   template <class Member>
   void operator()(const std::string& name, const Member& member) {
     const std::string path = prefix_.empty() ? name : prefix_ + "." + name;
@@ -36,6 +37,7 @@ class ParameterCollector {
     }
   }
 
+  /// What was collected, in order; the collector is empty then.
   std::vector<Parameter> take() { return std::move(parameters_); }
 
  private:

@@ -19,12 +19,14 @@ std::int32_t relative_bucket(std::int64_t query, std::int64_t key, std::int64_t 
 
 /// A learned bias per bucket and head, added to attention logits. Result: [heads, queries, keys].
 struct RelativeBias {
-  Parameter weight;  ///< [buckets, heads]
-  std::int64_t buckets = 0;
-  std::int64_t max_distance = 0;
-  bool two_sided = true;
+  Parameter weight;               ///< [buckets, heads]
+  std::int64_t buckets = 0;       ///< how many distances are told apart
+  std::int64_t max_distance = 0;  ///< farther ones share the last bucket
+  bool two_sided = true;          ///< whether keys behind the query have buckets of their own
 
+  /// Without a table; to be assigned to.
   RelativeBias() = default;
+  /// The table is normal with mean 0 and deviation 0.02.
   RelativeBias(std::int64_t bucket_count, std::int64_t farthest, bool two_sides, std::int64_t heads,
                RngKey key, DType dtype)
       : weight(normal_parameter({bucket_count, heads}, 0.02, key.at("weight"), dtype)),
@@ -32,8 +34,10 @@ struct RelativeBias {
         max_distance(farthest),
         two_sided(two_sides) {}
 
+  /// For queries and keys whose positions both begin at 0.
   Var operator()(const Pass& pass, std::int64_t queries, std::int64_t keys) const;
 
+  /// Names the members for ParameterCollector.
   template <class F>
   void each(F&& fn) const {
     fn("weight", weight);

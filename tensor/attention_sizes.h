@@ -10,9 +10,14 @@ namespace mf {
 /// What follows from the sizes of attention alone (tensor/backend.h), for the kernels of every
 /// device.
 struct AttentionSizes {
-  std::int64_t batch, heads, queries, keys;
-  bool causal, has_own;
+  std::int64_t batch,  ///< B
+      heads,           ///< H
+      queries,         ///< T
+      keys;            ///< S, without own keys
+  bool causal,         ///< AttentionOptions::causal
+      has_own;         ///< whether each query has a key of its own besides
 
+  /// q [B, H, T, D], k [B, H, S, D]; own_key is shaped as q, or absent.
   AttentionSizes(const View& q, const View& k, const View& own_key, const AttentionOptions& options)
       : batch(q.shape[0]),
         heads(q.shape[1]),

@@ -18,86 +18,98 @@ inline const Shape no_axes;
 /// own. `data` already points at the first element; strides count elements. An absent optional
 /// argument has `data == nullptr`.
 struct View {
-  const void* data = nullptr;
-  DType dtype = DType::f32;
-  const Shape& shape = detail::no_axes;
-  const Shape& strides = detail::no_axes;
+  const void* data = nullptr;              ///< the first element, in the device's memory
+  DType dtype = DType::f32;                ///< of the elements
+  const Shape& shape = detail::no_axes;    ///< extents
+  const Shape& strides = detail::no_axes;  ///< elements between neighbours along each axis
 
+  /// `data` as elements of type T, unchecked: T must be what `dtype` says.
   template <class T>
   const T* as() const {
     return static_cast<const T*>(data);
   }
 };
 
+/// A View that the kernel may write.
 struct MutView {
-  void* data = nullptr;
-  DType dtype = DType::f32;
-  const Shape& shape = detail::no_axes;
-  const Shape& strides = detail::no_axes;
+  void* data = nullptr;                    ///< the first element, in the device's memory
+  DType dtype = DType::f32;                ///< of the elements
+  const Shape& shape = detail::no_axes;    ///< extents
+  const Shape& strides = detail::no_axes;  ///< elements between neighbours along each axis
 
+  /// `data` as elements of type T, unchecked: T must be what `dtype` says.
   template <class T>
   T* as() const {
     return static_cast<T*>(data);
   }
+  /// The same elements, read only.
   operator View() const { return {data, dtype, shape, strides}; }
 };
 
 /// What a kernel runs on. A backend with streams and handles keeps them behind `native`.
 struct Context {
-  Device device;
-  void* native = nullptr;
+  Device device;           ///< where the kernel's tensors are
+  void* native = nullptr;  ///< the backend's own; null on the cpu
 };
 
 /// Elementwise functions; value and derivative of each are in formulas.h.
 enum class Unary : std::uint8_t {
-  negative,
-  exp,
-  log,
-  sqrt,
-  square,
-  reciprocal,
-  tanh,
-  sigmoid,
-  relu,
-  silu,
-  gelu,
-  gelu_tanh
+  negative,    ///< -x
+  exp,         ///< e^x
+  log,         ///< ln x
+  sqrt,        ///< square root; NaN below 0
+  square,      ///< x^2
+  reciprocal,  ///< 1 / x
+  tanh,        ///< hyperbolic tangent
+  sigmoid,     ///< 1 / (1 + e^-x)
+  relu,        ///< max(x, 0)
+  silu,        ///< x sigmoid(x)
+  gelu,        ///< x Phi(x), Phi the distribution function of the standard normal distribution
+  gelu_tanh    ///< gelu with Phi approximated by tanh
 };
-enum class Binary : std::uint8_t { add, sub, mul, div };
-enum class Reduction : std::uint8_t { sum, max };
-
+/// Elementwise functions of two operands a and b.
+enum class Binary : std::uint8_t {
+  add,  ///< a + b
+  sub,  ///< a - b
+  mul,  ///< a b
+  div   ///< a / b
+};
 /// Options of attention. For query i and key j:
 ///   logit_ij = (scale * q_i . k_j + bias_ij) / temperature, -inf where masked;
 ///   causal: query i sees keys j <= i + (S - T).
 /// Where each query has a key of its own, it always sees it: own logit_i = scale * q_i . own_key_i
 /// / temperature.
 struct AttentionOptions {
-  bool causal = false;
-  double scale = 0.0;  ///< 0 stands for 1/sqrt(D)
-  double temperature = 1.0;
-  double dropout = 0.0;  ///< probability that a weight is zeroed; kept weights grow by 1/(1-p)
+  bool causal = false;       ///< query i does not see keys j > i + (S - T)
+  double scale = 0.0;        ///< 0 stands for 1/sqrt(D)
+  double temperature = 1.0;  ///< divides the logits; positive
+  double dropout = 0.0;      ///< probability that a weight is zeroed; kept weights grow by 1/(1-p)
   /// Of the dropout: weight (b,h,i,j) uses element ((b*H+h)*T+i)*W+j, where W = S; with own keys W
   /// = S+1, and the own weight is j = S.
   RngKey key{};
 };
 
+/// Hyperparameters of a step of Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019);
+/// the equations stand at mf::Adam.
 struct AdamOptions {
-  double learning_rate = 1e-3;
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double epsilon = 1e-8;
-  double weight_decay = 0.0;  ///< decoupled: parameter *= 1 - learning_rate * weight_decay
+  double learning_rate = 1e-3;  ///< of this step
+  double beta1 = 0.9;           ///< what is left of the first moment after a step, in [0, 1)
+  double beta2 = 0.999;         ///< the same of the second moment
+  double epsilon = 1e-8;        ///< added to the square root of the second moment
+  double weight_decay = 0.0;    ///< decoupled: parameter *= 1 - learning_rate * weight_decay
 };
 
 /// A named entry of the table. Calling an empty one is an error that names it.
 template <class Signature>
 struct Kernel;
 
+/// The form of every entry: a function of the context and of `Args`, without result.
 template <class... Args>
 struct Kernel<void(Args...)> {
-  const char* name;
-  void (*function)(Context&, Args...) = nullptr;
+  const char* name;                               ///< for messages and reports
+  void (*function)(Context&, Args...) = nullptr;  ///< null where the backend lacks it
 
+  /// Calls the function. Throws Error naming kernel and device if there is none.
   void operator()(Context& context, const Args&... args) const {
     check(function != nullptr, "{}: the {} backend has no kernel for it; move the inputs to cpu",
           name, context.device);
@@ -110,31 +122,42 @@ struct Kernel<void(Args...)> {
 /// strides; "rows" are contiguous row-major tensors seen as [rows, width of the last axis].
 /// Reductions have one fixed order, so that results do not depend on threads or launches.
 struct Backend {
-  const char* device = "";
+  const char* device = "";  ///< kind of device that the table is for: "cpu", "cuda"
 
-  // Memory. allocate returns nullptr when there is none left. upload returns when the host's memory
-  // may change, download when it holds the values.
+  // Memory.
+
+  /// A block of `bytes` > 0 on the device; nullptr when there is no memory left.
   void* (*allocate)(Device, std::int64_t bytes) = nullptr;
+  /// Gives a block of `allocate` back.
   void (*free)(Device, void* data) = nullptr;
   /// What the device has left, for messages; null where nobody counts it.
   std::int64_t (*free_bytes)(Device) = nullptr;
+  /// Copies from the host; returns when the host's memory may change.
   void (*upload)(Context&, void* device_data, const void* host, std::int64_t bytes) = nullptr;
+  /// Copies to the host, behind all that is queued; returns when the host's memory holds the
+  /// values.
   void (*download)(Context&, void* host, const void* device_data, std::int64_t bytes) = nullptr;
+  /// Returns when all that is queued is done.
   void (*synchronize)(Context&) = nullptr;
   /// As mf::full_name, without the device's own name; may be absent.
   std::string (*model_name)(Device) = nullptr;
 
   /// y = x elementwise, same shape, any strides, any pair of dtypes.
   Kernel<void(View x, MutView y)> copy{"copy"};
+  /// Every element of y becomes `value`, rounded to its dtype.
   Kernel<void(MutView y, double value)> fill{"fill"};
-  /// Draws of RngKey's stream, element i in row-major order; y contiguous.
+  /// Draws of RngKey's stream in [low, high), element i in row-major order; y contiguous.
   Kernel<void(MutView y, RngKey key, double low, double high)> uniform{"uniform"};
+  /// Normal draws as those of mf::normal, in row-major order; y contiguous.
   Kernel<void(MutView y, RngKey key, double mean, double deviation)> normal{"normal"};
 
   // Elementwise: all views have the shape of the result (stride 0 where broadcast).
+
+  /// y = f(x).
   Kernel<void(Unary, View x, MutView y)> map{"map"};
   /// gx = gy * f'(x), with y = f(x).
   Kernel<void(Unary, View x, View y, View gy, MutView gx)> map_backward{"map_backward"};
+  /// y = a op b.
   Kernel<void(Binary, View a, View b, MutView y)> combine{"combine"};
   /// y = scale * x + shift.
   Kernel<void(View x, double scale, double shift, MutView y)> affine{"affine"};
@@ -146,6 +169,8 @@ struct Backend {
   Kernel<void(View x, double p, RngKey key, MutView y)> dropout{"dropout"};
 
   // Reductions. x is contiguous [outer, n, inner]; y and index are contiguous [outer, inner].
+
+  /// y[o, i] = sum over n of x[o, n, i].
   Kernel<void(View x, MutView y)> sum{"sum"};
   /// Largest element and its position; the first of equals; NaN wins. `y` or `index` may be absent.
   Kernel<void(View x, MutView y, MutView index)> max{"max"};
@@ -168,16 +193,22 @@ struct Backend {
       "matmul_map_backward"};
 
   // Rows of the last axis.
+
+  /// y_i = exp(x_i) / sum_j exp(x_j), computed from x - max x.
   Kernel<void(View x, MutView y)> softmax{"softmax"};
+  /// gx = y (gy - sum_j gy_j y_j), with y = softmax(x).
   Kernel<void(View y, View gy, MutView gx)> softmax_backward{"softmax_backward"};
+  /// y_i = x_i - log sum_j exp x_j.
   Kernel<void(View x, MutView y)> log_softmax{"log_softmax"};
+  /// gx = gy - exp(y) sum_j gy_j, with y = log_softmax(x).
   Kernel<void(View y, View gy, MutView gx)> log_softmax_backward{"log_softmax_backward"};
   /// y [rows] = log sum_j exp x_j; -inf for a row of -inf.
   Kernel<void(View x, MutView y)> logsumexp{"logsumexp"};
-  /// y = (x - mean) * rstd * gain + bias; mean, rstd [rows].
+  /// y = (x - mean) * rstd * gain + bias, rstd = 1 / sqrt(variance + epsilon); mean, rstd [rows].
   Kernel<void(View x, View gain, View bias, double epsilon, MutView y, MutView mean, MutView rstd)>
       layer_norm{"layer_norm"};
-  /// Any of gx, ggain, gbias may be absent; ggain and gbias are sums over rows in a fixed order.
+  /// With n = (x - mean) rstd and h = gy gain: gx = rstd (h - mean(h) - n mean(h n)), ggain = sum
+  /// of gy n and gbias = sum of gy over rows, in a fixed order. Any of the three may be absent.
   /// base, if given, is added to gx and may be gx itself.
   Kernel<void(View x, View gain, View mean, View rstd, View gy, View base, MutView gx,
               MutView ggain, MutView gbias)>
@@ -230,6 +261,8 @@ struct Backend {
       cross_entropy_backward{"cross_entropy_backward"};
 
   // Optimizer steps, in place on contiguous tensors; gradient is scaled by `scale` first.
+
+  /// A step of mf::Adam; `step` counts from 1. All four tensors have one shape and dtype.
   Kernel<void(View gradient, double scale, const AdamOptions&, std::int64_t step, MutView parameter,
               MutView first_moment, MutView second_moment)>
       adam{"adam"};
@@ -253,8 +286,9 @@ struct Backend {
   }
 };
 
-/// Makes `backend` serve every device of `kind`. The cpu is there from the start; other backends
-/// are installed by the program (cuda::install()), never by static constructors.
+/// Makes `backend`, which must outlive all tensors, serve every device of `kind`. The cpu is there
+/// from the start; other backends are installed by the program (cuda::install()), never by static
+/// constructors.
 void register_backend(Device::Kind kind, const Backend* backend);
 /// Throws Error if no backend serves `device`.
 const Backend& backend_for(Device device);

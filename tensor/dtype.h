@@ -11,8 +11,14 @@
 namespace mf {
 
 /// Element types. Values are f32 or f64, ids are i32, masks are u8 (0 or 1).
-enum class DType : std::uint8_t { f32, f64, i32, u8 };
+enum class DType : std::uint8_t {
+  f32,  ///< float: values of models as they are trained
+  f64,  ///< double: gradient checks, and sums of many elements
+  i32,  ///< std::int32_t: ids and positions
+  u8    ///< std::uint8_t: masks, 0 or 1
+};
 
+/// Bytes of one element.
 constexpr std::int64_t size_of(DType dtype) {
   switch (dtype) {
     case DType::f32:
@@ -27,6 +33,7 @@ constexpr std::int64_t size_of(DType dtype) {
   return 0;
 }
 
+/// "f32", "f64", "i32" or "u8".
 constexpr std::string_view name_of(DType dtype) {
   switch (dtype) {
     case DType::f32:
@@ -41,8 +48,10 @@ constexpr std::string_view name_of(DType dtype) {
   return "?";
 }
 
+/// name_of() as a std::string, for messages.
 inline std::string describe(DType dtype) { return std::string(name_of(dtype)); }
 
+/// True for f32 and f64: what functions of values take.
 constexpr bool is_float(DType dtype) { return dtype == DType::f32 || dtype == DType::f64; }
 
 /// The dtype of a C++ element type.
@@ -62,6 +71,7 @@ constexpr DType dtype_of() {
 }
 
 /// Calls `fn(T{})` with the floating type behind `dtype`: the one switch of every numeric kernel.
+/// Throws Error if it is not floating.
 template <class F>
 decltype(auto) visit_float(DType dtype, F&& fn) {
   if (dtype == DType::f64) return std::forward<F>(fn)(double{});

@@ -4,13 +4,15 @@
 
 #include "tensor/backend.h"
 
-/// Value and derivative of each elementwise function, written once for every device. `M` supplies
-/// exp, log, sqrt, tanh of the device, and normal_cdf and normal_density, the distribution function
-/// Phi of the standard normal distribution and Phi' (on the CPU: cpu/vector_math.h). `derivative`
-/// is given y = value(x) too and uses whichever is cheaper. NaN stays NaN. Always inline: a loop
-/// around a call is not vectorised.
+/// Value and derivative of each elementwise function, written once for every device. Every struct
+/// has the same two static members: `value<M>(x)` is f(x), and `derivative<M>(x, y)` is f'(x),
+/// which is given y = f(x) too and uses whichever is cheaper. `M` supplies exp, log, sqrt, tanh of
+/// the device, and normal_cdf and normal_density, the distribution function Phi of the standard
+/// normal distribution and Phi' (on the CPU: cpu/vector_math.h). NaN stays NaN. Always inline: a
+/// loop around a call is not vectorised.
 namespace mf::formulas {
 
+/// f(x) = -x, f'(x) = -1.
 struct Negative {
   template <class M, class T>
   [[gnu::always_inline]] static constexpr T value(T x) {
@@ -22,6 +24,7 @@ struct Negative {
   }
 };
 
+/// f(x) = e^x, f'(x) = y.
 struct Exp {
   template <class M, class T>
   [[gnu::always_inline]] static constexpr T value(T x) {
@@ -33,6 +36,7 @@ struct Exp {
   }
 };
 
+/// f(x) = ln x, f'(x) = 1 / x.
 struct Log {
   template <class M, class T>
   [[gnu::always_inline]] static constexpr T value(T x) {
@@ -44,6 +48,7 @@ struct Log {
   }
 };
 
+/// f(x) = sqrt x, f'(x) = 1 / (2 y).
 struct Sqrt {
   template <class M, class T>
   [[gnu::always_inline]] static constexpr T value(T x) {
@@ -55,6 +60,7 @@ struct Sqrt {
   }
 };
 
+/// f(x) = x^2, f'(x) = 2 x.
 struct Square {
   template <class M, class T>
   [[gnu::always_inline]] static constexpr T value(T x) {
@@ -66,6 +72,7 @@ struct Square {
   }
 };
 
+/// f(x) = 1 / x, f'(x) = -y^2.
 struct Reciprocal {
   template <class M, class T>
   [[gnu::always_inline]] static constexpr T value(T x) {
@@ -77,6 +84,7 @@ struct Reciprocal {
   }
 };
 
+/// f(x) = tanh x, f'(x) = 1 - y^2.
 struct Tanh {
   template <class M, class T>
   [[gnu::always_inline]] static constexpr T value(T x) {
@@ -88,6 +96,7 @@ struct Tanh {
   }
 };
 
+/// f(x) = 1 / (1 + e^-x), f'(x) = y (1 - y).
 struct Sigmoid {
   template <class M, class T>
   [[gnu::always_inline]] static constexpr T value(T x) {  // 1 / (1 + e^-x)
@@ -99,6 +108,7 @@ struct Sigmoid {
   }
 };
 
+/// f(x) = max(x, 0), f'(x) = 1 where x > 0, and 0 at 0.
 struct Relu {
   template <class M, class T>
   [[gnu::always_inline]] static constexpr T value(T x) {  // max(x, 0); written so that NaN passes
@@ -110,6 +120,7 @@ struct Relu {
   }
 };
 
+/// f(x) = x s with s = sigmoid(x), f'(x) = s (1 + x (1 - s)).
 struct Silu {
   template <class M, class T>
   [[gnu::always_inline]] static constexpr T value(T x) {  // x s(x), s = sigmoid
@@ -122,6 +133,7 @@ struct Silu {
   }
 };
 
+/// f(x) = x Phi(x), f'(x) = Phi(x) + x Phi'(x). Source: Hendrycks and Gimpel 2016.
 struct Gelu {
   template <class M, class T>
   [[gnu::always_inline]] static constexpr T value(T x) {  // x Phi(x)
@@ -133,6 +145,8 @@ struct Gelu {
   }
 };
 
+/// f(x) = x (1 + t) / 2 with t = tanh u, u = sqrt(2 / pi) (x + 0.044715 x^3);
+/// f'(x) = (1 + t) / 2 + x (1 - t^2) u' / 2. Source: Hendrycks and Gimpel 2016.
 struct GeluTanh {
   static constexpr double kSqrt2OverPi = 0.79788456080286535588;
   static constexpr double kCubic = 0.044715;

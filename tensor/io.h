@@ -12,13 +12,14 @@ namespace mf {
 
 /// Named tensors in order, and free text metadata: what one safetensors file holds.
 struct TensorFile {
-  std::vector<std::pair<std::string, Tensor>> tensors;
-  std::map<std::string, std::string> metadata;
+  std::vector<std::pair<std::string, Tensor>> tensors;  ///< by name; names are distinct
+  std::map<std::string, std::string> metadata;          ///< what `__metadata__` holds
 
-  /// Throws Error naming what is missing and what is there.
+  /// The tensor of this name. Throws Error naming what is missing and what is there.
   const Tensor& at(const std::string& name) const;
 };
 
+/// What `load` asks of a file's CRC32C sums.
 enum class Checksums {
   required,    ///< our files: the header and every tensor must carry its right CRC32C
   if_present,  ///< foreign files: verified where there, not asked for

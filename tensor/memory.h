@@ -11,8 +11,16 @@ namespace mf {
 
 /// What a block is for. The ledger sums to the active bytes. `workspace` is what kernels hold while
 /// they run: how much that is at once depends on how threads overlap, so it is counted apart.
-enum class Category : std::uint8_t { activation, parameter, gradient, state, optimizer, workspace };
-inline constexpr int kCategories = 6;
+enum class Category : std::uint8_t {
+  activation,  ///< whatever no CategoryScope puts elsewhere
+  parameter,   ///< values of Parameters
+  gradient,    ///< Parameter::grad
+  state,       ///< memories that are kept from segment to segment
+  optimizer,   ///< moments and velocities
+  workspace    ///< of a kernel while it runs; not part of the active bytes
+};
+inline constexpr int kCategories = 6;  ///< how many there are
+/// "activation" and so on.
 std::string_view name_of(Category category);
 
 /// Figures in bytes, but for `allocations`.
@@ -27,7 +35,9 @@ struct MemoryStats {
   std::array<std::int64_t, kCategories> by_category{};
 };
 
+/// The figures of a device's allocator now.
 MemoryStats memory_stats(Device device = cpu);
+/// Makes the active bytes of now the peak.
 void reset_peak(Device device = cpu);
 /// Gives every cached block back to the system.
 void release_cached(Device device = cpu);
@@ -44,7 +54,9 @@ std::string huge_page_policy();
 /// New blocks of this thread belong to `category` while the scope lives.
 class CategoryScope {
  public:
+  /// From here on; scopes nest.
   explicit CategoryScope(Category category);
+  /// Back to the category before.
   ~CategoryScope();
   CategoryScope(const CategoryScope&) = delete;
   CategoryScope& operator=(const CategoryScope&) = delete;
@@ -57,7 +69,9 @@ class CategoryScope {
 /// `memory_stats().peak`.
 class PeakScope {
  public:
+  /// Begins to watch the allocator of `device`, for all threads.
   explicit PeakScope(Device device = cpu);
+  /// Gives the allocator's peak back to whoever watches outside.
   ~PeakScope();
   PeakScope(const PeakScope&) = delete;
   PeakScope& operator=(const PeakScope&) = delete;

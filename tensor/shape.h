@@ -14,9 +14,11 @@ namespace mf {
 /// Up to six extents, stored inline. Rank 0 is a scalar with one element.
 class Shape {
  public:
-  static constexpr int kMaxRank = 6;
+  static constexpr int kMaxRank = 6;  ///< axes that a tensor may have
 
+  /// Rank 0.
   Shape() { leave_rest_unset(); }
+  /// A copy, as by operator=.
   Shape(const Shape& other) noexcept {
     leave_rest_unset();
     *this = other;
@@ -48,17 +50,22 @@ class Shape {
         return *this;
     }
   }
+  /// `Shape{2, 3}`. Throws Error as `append` does.
   Shape(std::initializer_list<std::int64_t> extents)
       : Shape(std::span<const std::int64_t>(extents.begin(), extents.size())) {}
+  /// The same from extents known at run time.
   explicit Shape(std::span<const std::int64_t> extents) {
     for (const std::int64_t extent : extents) append(extent);
   }
 
+  /// Number of axes.
   int rank() const { return rank_; }
   /// Extent of `axis`; negative axes count from the end. No check: use `resolve_axis` on user
   /// input.
   std::int64_t operator[](int axis) const { return extents_[index(axis)]; }
+  /// The same, to be changed.
   std::int64_t& operator[](int axis) { return extents_[index(axis)]; }
+  /// Product of the extents, 1 for rank 0. Throws Error if it does not fit 64 bits.
   std::int64_t elements() const {
     std::int64_t count = 1;
     bool too_many = false;
@@ -69,9 +76,12 @@ class Shape {
     return count;
   }
 
+  /// The first axis's extent: `for (std::int64_t extent : shape)`.
   const std::int64_t* begin() const { return extents_.data(); }
+  /// Behind the last axis's extent.
   const std::int64_t* end() const { return extents_.data() + rank_; }
 
+  /// Adds an axis behind the last. Throws Error if it is negative or there are six.
   void append(std::int64_t extent) {
     if (rank_ == kMaxRank || extent < 0) [[unlikely]]
       fail_append(extent);
@@ -82,6 +92,7 @@ class Shape {
   /// This shape with the extent of `axis` replaced.
   Shape with(int axis, std::int64_t extent) const;
 
+  /// Equal in rank and extents.
   friend bool operator==(const Shape& a, const Shape& b) {
     if (a.rank_ != b.rank_) return false;
     for (int i = 0; i < a.rank_; ++i)
@@ -105,12 +116,12 @@ class Shape {
   int rank_ = 0;
 };
 
-/// "[2, 3]".
+/// A shape as text: "[2, 3]".
 std::string describe(const Shape& shape);
 
 /// Strides, in elements, of a row-major tensor of this shape.
 Shape row_major_strides(const Shape& shape);
-/// The same, where they are to be.
+/// The same into `strides`, without a copy.
 void set_row_major(const Shape& shape, Shape& strides);
 
 /// How many pieces of `size` it takes to cover n.

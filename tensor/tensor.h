@@ -11,35 +11,50 @@
 #include "tensor/shape.h"
 #include "tensor/storage.h"
 
+/// The library. mf::ops holds the ops as structs, mf::cuda the second backend, mf::formulas and
+/// mf::updates the arithmetic that all devices share. mf::detail is private: what stands there may
+/// change without notice.
 namespace mf {
 
 /// A strided view of a reference-counted block. Copying a Tensor copies the reference; views share
 /// the block and never copy. Knows nothing of gradients.
 class Tensor {
  public:
+  /// Undefined: no block, no shape.
   Tensor() {}  // not `= default`: then Tensor{} would set extents to zero that are never read
 
+  /// False for Tensor{}, which stands for "not given" in arguments and "not made" in results.
   bool defined() const { return storage_ != nullptr; }
+  /// Extents; rank 0 for an undefined tensor.
   const Shape& shape() const { return shape_; }
   /// Elements between neighbours along each axis; 0 along an expanded axis.
   const Shape& strides() const { return strides_; }
+  /// Number of axes.
   int rank() const { return shape_.rank(); }
+  /// Extent of `axis`; negative axes count from the end. Throws Error if it is out of range.
   std::int64_t size(int axis) const;
+  /// Product of the extents.
   std::int64_t elements() const { return shape_.elements(); }
+  /// Bytes of the elements, as if stored once each: an expanded view has more than its block.
   std::int64_t bytes() const { return elements() * size_of(dtype_); }
+  /// Type of the elements; f32 for an undefined tensor.
   DType dtype() const { return dtype_; }
+  /// Where the block is. Throws Error if the tensor is undefined.
   Device device() const {
     require_defined("device");
     return storage_->device;
   }
+  /// True if the elements lie in row-major order without gaps.
   bool is_contiguous() const;
 
   /// View with another shape, at most one extent -1 (deduced). Throws Error where only a copy would
   /// do, naming contiguous().
   Tensor reshape(std::initializer_list<std::int64_t> extents) const;
+  /// The same with all extents given.
   Tensor reshape(const Shape& shape) const;
   /// View with axes reordered: axis i of the result is axis order[i] of this.
   Tensor permute(std::span<const int> order) const;
+  /// The same: `x.permute({0, 2, 1})`.
   Tensor permute(std::initializer_list<int> order) const;
   /// View with two axes exchanged.
   Tensor transpose(int a = -2, int b = -1) const;
@@ -54,19 +69,23 @@ class Tensor {
   Tensor clone() const;
   /// Converted elements; this tensor itself if the dtype is already so.
   Tensor to(DType dtype) const;
-  /// On another device; this tensor itself if already there.
+  /// On another device; this tensor itself if already there. To the cpu: waits until the values are
+  /// there. Throws Error between two devices of which none is the cpu.
   Tensor to(Device device) const;
 
-  /// Pointer to the first element; the tensor must hold T and be on the cpu. The mutable form
-  /// counts as a write. The raw forms are for backends: they give the device's pointer.
+  /// Pointer to the first element; the others follow by strides(). Throws Error unless the tensor
+  /// holds T and is on the cpu.
   template <class T>
   const T* data() const;
+  /// The same for writing, which counts as a write in place (version()).
   template <class T>
   T* mutable_data();
+  /// The device's pointer to the first element, for backends.
   const void* raw_data() const {
     require_defined("data");
     return static_cast<const char*>(storage_->data) + offset_ * size_of(dtype_);
   }
+  /// The same for writing, which counts as a write in place.
   void* mutable_raw_data() {
     require_defined("mutable_data");
     ++storage_->version;
@@ -79,21 +98,23 @@ class Tensor {
   /// The one element of a tensor of one element, as double.
   double item() const;
 
-  /// In place: every element becomes `value` / the elements of `source` (same shape, dtype,
-  /// device).
+  /// In place: every element becomes `value`, rounded to the dtype.
   void fill_(double value);
+  /// In place: the elements become those of `source`. Throws Error unless shape, dtype and device
+  /// agree.
   void copy_(const Tensor& source);
 
   /// True if both views share one block.
   bool shares_storage(const Tensor& other) const { return storage_ == other.storage_; }
   /// True if no other Tensor shares the block, so that it may be written in place unseen.
   bool sole_owner() const { return storage_.use_count() == 1; }
-  /// Bytes of the whole block (not of this view) and an identity for it.
+  /// Bytes of the whole block, not of this view; 0 if undefined.
   std::int64_t storage_bytes() const { return storage_ ? storage_->bytes : 0; }
+  /// The same pointer for all views of one block, to tell blocks apart.
   const void* storage_id() const { return storage_.get(); }
   /// Books the whole block under another category of the memory ledger.
   void set_category(Category category);
-  /// Grows with each write in place.
+  /// Grows with each write in place to the block, through whichever view; 0 if undefined.
   std::uint64_t version() const { return storage_ ? storage_->version : 0; }
 
  private:
@@ -116,25 +137,31 @@ class Tensor {
 /// "f32[2, 3]", with the device where it is not the cpu; "undefined" for Tensor{}.
 std::string describe(const Tensor& tensor);
 
-/// Uninitialised / zero / constant tensors.
+/// A row-major tensor with a block of its own, whose elements are whatever was there.
 Tensor empty(const Shape& shape, DType dtype, Device device = cpu);
+/// Every element 0.
 Tensor zeros(const Shape& shape, DType dtype, Device device = cpu);
+/// Every element `value`, rounded to the dtype.
 Tensor full(const Shape& shape, double value, DType dtype, Device device = cpu);
 /// Uninitialised tensor with the shape, dtype and device of `like`.
 Tensor empty_like(const Tensor& like);
+/// Zeros with the shape, dtype and device of `like`.
 Tensor zeros_like(const Tensor& like);
-/// A copy of host values, row-major.
+/// A copy of host values, which are in row-major order; T is float, double, std::int32_t or
+/// std::uint8_t. Throws Error if there are more or fewer than the shape has elements.
 template <class T>
 Tensor from_host(std::span<const T> values, const Shape& shape, Device device = cpu);
+/// The same: `from_host<float>({1, 2}, {2})`.
 template <class T>
 Tensor from_host(std::initializer_list<T> values, const Shape& shape, Device device = cpu) {
   return from_host(std::span<const T>(values.begin(), values.size()), shape, device);
 }
+/// The same from a vector.
 template <class T>
 Tensor from_host(const std::vector<T>& values, const Shape& shape, Device device = cpu) {
   return from_host(std::span<const T>(values), shape, device);
 }
-/// 0-d tensor.
+/// A tensor of rank 0.
 Tensor scalar(double value, DType dtype, Device device = cpu);
 
 /// Row-major index of the first element whose bits differ, or -1. Shapes and dtypes must agree.

@@ -103,12 +103,19 @@ struct Affine {
 
 }  // namespace ops
 
+/// y = a + b; shapes broadcast. See ops::Add.
 inline Var add(const Var& a, const Var& b) { return record(ops::Add{}, a, b); }
+/// y = a - b; shapes broadcast. See ops::Sub.
 inline Var sub(const Var& a, const Var& b) { return record(ops::Sub{}, a, b); }
+/// y = a b, elementwise; shapes broadcast. See ops::Mul.
 inline Var mul(const Var& a, const Var& b) { return record(ops::Mul{}, a, b); }
+/// y = a / b, elementwise; shapes broadcast. See ops::Div.
 inline Var div(const Var& a, const Var& b) { return record(ops::Div{}, a, b); }
+/// y = -x, gx = -gy.
 inline Var negative(const Var& x) { return record(ops::Negative{}, x); }
+/// y = factor x, gx = factor gy.
 inline Var scale(const Var& x, double factor) { return record(ops::Scale{factor}, x); }
+/// y = scale x + shift, gx = scale gy.
 inline Var affine(const Var& x, double scale, double shift) {
   return record(ops::Affine{scale, shift}, x);
 }

@@ -9,13 +9,15 @@ namespace mf {
 struct AttentionInputs {
   Tensor mask{};  ///< u8, 1 = attend; broadcasts to [B, H, T, S]
   Var bias{};     ///< added to the scaled product; broadcasts to [B, H, T, S]; differentiable
-  AttentionOptions options{};
-  bool want_map = false;  ///< also return the weights, for inspection: T x S numbers
+  AttentionOptions options{};  ///< causal rule, scale, temperature, dropout
+  bool want_map = false;       ///< also return the weights, for inspection: T x S numbers
   /// A key and a value of its own for each query, which it sees besides all others whatever the
-  /// mask: [B, H, T, D] and [B, H, T, E]. Both or neither; differentiable.
-  Var own_key{}, own_value{};
+  /// mask. Both or neither; differentiable.
+  Var own_key{},    ///< [B, H, T, D]
+      own_value{};  ///< [B, H, T, E], beside own_key
 };
 
+/// What `attention` gives.
 struct AttentionOutput {
   Var out{};         ///< [B, H, T, E], stored as [B, T, H, E] so that merging heads is a view
   Tensor log_sum{};  ///< [B, H, T]; not differentiable
@@ -93,6 +95,9 @@ struct Attention {
 
 }  // namespace ops
 
+/// out_i = sum_j softmax_j(scale * q_i . k_j + bias_ij) v_j, as many heads at once: query
+/// [B, H, T, D], key [B, H, S, D], value [B, H, S, E]. Nothing of T x S elements is kept for
+/// backward. Equations, gradients and errors: ops::Attention.
 inline AttentionOutput attention(const Var& query, const Var& key, const Var& value,
                                  const AttentionInputs& inputs = {}) {
   const bool has_bias = inputs.bias.value.defined();

@@ -35,7 +35,9 @@ struct Concat {
 
 }  // namespace ops
 
+/// The parts one after the other along `axis`. See ops::Concat.
 inline Var concat(std::span<const Var> parts, int axis) { return record(ops::Concat{axis}, parts); }
+/// The same: `concat({a, b}, 1)`.
 inline Var concat(std::initializer_list<Var> parts, int axis) {
   return concat(std::span<const Var>(parts.begin(), parts.size()), axis);
 }

@@ -5,13 +5,17 @@
 
 namespace mf {
 
+/// How `cross_entropy` scores.
 struct CrossEntropyOptions {
-  /// `sum`: of the weighted losses of scored rows; `mean`: that divided by their total weight.
-  enum class Reduction : std::uint8_t { sum, mean };
+  /// How the losses of the rows become one number.
+  enum class Reduction : std::uint8_t {
+    sum,  ///< of the weighted losses of scored rows
+    mean  ///< that divided by the total weight of these rows
+  };
 
-  std::int32_t ignore_index = -1;  ///< rows with this target are not scored
-  Tensor label_weights{};          ///< [V], one weight per label; all 1 if undefined
-  Reduction reduction = Reduction::mean;
+  std::int32_t ignore_index = -1;         ///< rows with this target are not scored
+  Tensor label_weights{};                 ///< [V], one weight per label; all 1 if undefined
+  Reduction reduction = Reduction::mean;  ///< over all scored rows
 };
 
 namespace ops {
@@ -67,6 +71,7 @@ struct CrossEntropy {
 
 }  // namespace ops
 
+/// The loss of logits [.., V] at targets i32 [..], in nats, 0-d. See ops::CrossEntropy.
 inline Var cross_entropy(const Var& logits, const Tensor& targets,
                          const CrossEntropyOptions& options = {}) {
   return record(

@@ -23,7 +23,8 @@ struct Dropout {
 
 }  // namespace ops
 
-/// p = 0 gives x itself, unrecorded.
+/// y_i = keep_i ? x_i / (1 - p) : 0, drawn from `key`; p = 0 gives x itself, unrecorded. See
+/// ops::Dropout.
 inline Var dropout(const Var& x, double p, RngKey key) {
   return p == 0.0 ? x : record(ops::Dropout{p, key}, x);
 }

@@ -8,7 +8,10 @@ namespace mf {
 namespace ops {
 
 /// What the derivative of an elementwise function is computed from, and so what is saved.
-enum class Needs : std::uint8_t { input, result };
+enum class Needs : std::uint8_t {
+  input,  ///< x
+  result  ///< y
+};
 
 /// y_i = f(x_i) for the functions of tensor/formulas.h, where value and derivative stand.
 /// x: f32|f64, any shape. Result: same shape and dtype.
@@ -66,7 +69,7 @@ inline Var log(const Var& x) { return record(ops::Map<Unary::log, ops::Needs::in
 inline Var sqrt(const Var& x) { return record(ops::Map<Unary::sqrt, ops::Needs::result>{}, x); }
 /// y = x^2, gx = 2 gy x.
 inline Var square(const Var& x) { return record(ops::Map<Unary::square, ops::Needs::input>{}, x); }
-/// gx = gy (1 - y^2).
+/// y = tanh x, gx = gy (1 - y^2).
 inline Var tanh(const Var& x) { return record(ops::Map<Unary::tanh, ops::Needs::result>{}, x); }
 /// y = 1 / (1 + e^-x), gx = gy y (1 - y).
 inline Var sigmoid(const Var& x) {
@@ -78,7 +81,8 @@ inline Var relu(const Var& x) { return record(ops::Map<Unary::relu, ops::Needs::
 inline Var silu(const Var& x) { return record(ops::Map<Unary::silu, ops::Needs::input>{}, x); }
 /// y = x Phi(x), Phi the normal distribution function, gx = gy (Phi(x) + x phi(x)).
 inline Var gelu(const Var& x) { return record(ops::Map<Unary::gelu, ops::Needs::input>{}, x); }
-/// The tanh approximation of gelu.
+/// y = x (1 + t) / 2 with t = tanh u, u = sqrt(2 / pi) (x + 0.044715 x^3): gelu, approximated. gx =
+/// gy ((1 + t) / 2 + x (1 - t^2) u' / 2).
 inline Var gelu_tanh(const Var& x) {
   return record(ops::Map<Unary::gelu_tanh, ops::Needs::input>{}, x);
 }

@@ -27,6 +27,8 @@ struct Embedding {
 
 }  // namespace ops
 
+/// The rows of `table` [rows, width] at `ids` (i32, any shape): ids.shape + [width]. See
+/// ops::Embedding.
 inline Var embedding(const Var& table, const Tensor& ids) {
   return record(ops::Embedding{ids}, table);
 }

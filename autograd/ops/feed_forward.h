@@ -59,7 +59,8 @@ struct FeedForward {
 
 }  // namespace ops
 
-/// f(x W_1 + b_1) W_2 + b_2 + residual; residual may have an undefined value.
+/// f(x W_1 + b_1) W_2 + b_2 + residual, where W_1, b_1 are up, up_bias, and W_2, b_2 down,
+/// down_bias; residual may have an undefined value. See ops::FeedForward.
 inline Var feed_forward(const Var& x, const Var& up, const Var& up_bias, const Var& down,
                         const Var& down_bias, Unary function, const Var& residual = {}) {
   return residual.value.defined()

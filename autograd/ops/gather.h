@@ -27,6 +27,7 @@ struct Gather {
 
 }  // namespace ops
 
+/// y[.., j] = x[.., index[.., j]], along the last axis. See ops::Gather.
 inline Var gather(const Var& x, const Tensor& index) { return record(ops::Gather{index}, x); }
 
 }  // namespace mf

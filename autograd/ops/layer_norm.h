@@ -39,6 +39,8 @@ struct LayerNorm {
 
 }  // namespace ops
 
+/// y = (x - mean) rstd gain + bias over the last axis. The result carries how to make it again
+/// (Var::recompute), so that linear maps of it need not keep it. See ops::LayerNorm.
 inline Var layer_norm(const Var& x, const Var& gain, const Var& bias, double epsilon = 1e-5) {
   Var y = record(ops::LayerNorm{epsilon}, x, gain, bias);
   if (y.on_tape())

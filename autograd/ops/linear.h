@@ -121,7 +121,7 @@ struct Projections {
 
 }  // namespace ops
 
-/// x W + b + residual; bias and residual may have an undefined value.
+/// x W + b + residual; bias and residual may have an undefined value. See ops::Linear.
 inline Var linear(const Var& x, const Var& weight, const Var& bias, const Var& residual) {
   const bool has_bias = bias.value.defined();
   if (!residual.value.defined())
@@ -130,12 +130,14 @@ inline Var linear(const Var& x, const Var& weight, const Var& bias, const Var& r
   return has_bias ? record(ops::Linear{}, x, weight, bias, residual)
                   : record(ops::Linear{false}, x, weight, residual);
 }
+/// x W.
 inline Var linear(const Var& x, const Var& weight) { return linear(x, weight, {}, {}); }
+/// x W + b.
 inline Var linear(const Var& x, const Var& weight, const Var& bias) {
   return linear(x, weight, bias, {});
 }
 
-/// x W_i + b_i for each i; as many biases as weights, or none.
+/// x W_i + b_i for each i; as many biases as weights, or none. See ops::Projections.
 inline std::vector<Var> projections(const Var& x, std::span<const Var> weights,
                                     std::span<const Var> biases = {}) {
   check(biases.empty() || biases.size() == weights.size(),

@@ -23,6 +23,7 @@ struct LogSoftmax {
 
 }  // namespace ops
 
+/// y_i = x_i - log sum_j exp(x_j), along `axis`. See ops::LogSoftmax.
 inline Var log_softmax(const Var& x, int axis = -1) { return record(ops::LogSoftmax{axis}, x); }
 
 }  // namespace mf

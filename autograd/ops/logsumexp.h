@@ -29,6 +29,7 @@ struct LogSumExp {
 
 }  // namespace ops
 
+/// y = log sum_j exp(x_j), along `axis`, which is dropped. See ops::LogSumExp.
 inline Var logsumexp(const Var& x, int axis = -1) { return record(ops::LogSumExp{axis}, x); }
 
 }  // namespace mf

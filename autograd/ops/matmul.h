@@ -29,6 +29,7 @@ struct Matmul {
 
 }  // namespace ops
 
+/// c = a b over the last two axes; leading axes broadcast. See ops::Matmul.
 inline Var matmul(const Var& a, const Var& b) { return record(ops::Matmul{}, a, b); }
 
 }  // namespace mf

@@ -43,6 +43,7 @@ struct Max {
 
 }  // namespace ops
 
+/// The largest elements along `axis`, which is dropped. See ops::Max.
 inline Var max(const Var& x, int axis) { return record(ops::Max{axis}, x); }
 
 }  // namespace mf

@@ -33,9 +33,12 @@ struct Mean {
 
 }  // namespace ops
 
+/// The mean over `axes`, over all if there are none; they are dropped, or kept with extent 1. See
+/// ops::Mean.
 inline Var mean(const Var& x, std::span<const int> axes, bool keep = false) {
   return record(ops::Mean{{axes.begin(), axes.end()}, keep}, x);
 }
+/// The same: `mean(x, {0, 2})`.
 inline Var mean(const Var& x, std::initializer_list<int> axes = {}, bool keep = false) {
   return record(ops::Mean{axes, keep}, x);
 }

@@ -30,6 +30,7 @@ struct Normalize {
 
 }  // namespace ops
 
+/// y = radius * x / sqrt(|x|^2 + epsilon^2), over the last axis. See ops::Normalize.
 inline Var normalize(const Var& x, double radius, double epsilon) {
   return record(ops::Normalize{radius, epsilon}, x);
 }

@@ -23,6 +23,7 @@ struct Softmax {
 
 }  // namespace ops
 
+/// y_i = exp(x_i) / sum_j exp(x_j), along `axis`. See ops::Softmax.
 inline Var softmax(const Var& x, int axis = -1) { return record(ops::Softmax{axis}, x); }
 
 }  // namespace mf

@@ -40,9 +40,12 @@ struct Sum {
 
 }  // namespace ops
 
+/// The sum over `axes`, over all if there are none; they are dropped, or kept with extent 1. See
+/// ops::Sum.
 inline Var sum(const Var& x, std::span<const int> axes, bool keep = false) {
   return record(ops::Sum{{axes.begin(), axes.end()}, keep}, x);
 }
+/// The same: `sum(x, {0, 2})`.
 inline Var sum(const Var& x, std::initializer_list<int> axes = {}, bool keep = false) {
   return record(ops::Sum{axes, keep}, x);
 }

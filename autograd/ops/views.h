@@ -6,7 +6,9 @@
 #include "autograd/op.h"
 #include "tensor/math.h"
 
+/// @file
 /// Ops that move no numbers: the result is a view of x's block, and nothing is saved.
+
 namespace mf {
 
 namespace ops {
@@ -95,24 +97,31 @@ struct Contiguous {
 
 }  // namespace ops
 
+/// Elements begin..end-1 along `axis`. See ops::Slice.
 inline Var slice(const Var& x, int axis, std::int64_t begin, std::int64_t end) {
   return record(ops::Slice{axis, begin, end}, x);
 }
+/// Axis i of the result is axis order[i] of x. See ops::Permute.
 inline Var permute(const Var& x, std::span<const int> order) {
   return record(ops::Permute{{order.begin(), order.end()}}, x);
 }
+/// The same: `permute(x, {0, 2, 1})`.
 inline Var permute(const Var& x, std::initializer_list<int> order) {
   return record(ops::Permute{order}, x);
 }
+/// Axes a and b exchanged, the last two unless told otherwise. See ops::Transpose.
 inline Var transpose(const Var& x, int a = -2, int b = -1) {
   return record(ops::Transpose{a, b}, x);
 }
+/// The same elements in row-major order with another shape. See ops::Reshape.
 inline Var reshape(const Var& x, const Shape& shape) { return record(ops::Reshape{shape}, x); }
+/// The same; one extent may be -1, which is deduced.
 inline Var reshape(const Var& x, std::initializer_list<std::int64_t> extents) {
   return reshape(x, x.value.reshape(extents).shape());
 }
+/// x repeated along axes of extent 1 and new leading axes, without copying. See ops::Expand.
 inline Var expand(const Var& x, const Shape& shape) { return record(ops::Expand{shape}, x); }
-/// x itself, unrecorded, where it is row-major already.
+/// A row-major copy; x itself, unrecorded, where it is row-major already. See ops::Contiguous.
 inline Var contiguous(const Var& x) {
   return x.value.is_contiguous() ? x : record(ops::Contiguous{}, x);
 }

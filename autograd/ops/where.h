@@ -50,9 +50,11 @@ struct MaskedFill {
 
 }  // namespace ops
 
+/// condition ? a : b, elementwise; condition u8; shapes broadcast. See ops::Where.
 inline Var where(const Tensor& condition, const Var& a, const Var& b) {
   return record(ops::Where{condition}, a, b);
 }
+/// mask ? value : x, elementwise; mask u8, broadcasts to x. See ops::MaskedFill.
 inline Var masked_fill(const Var& x, const Tensor& mask, double value) {
   return record(ops::MaskedFill{mask, value}, x);
 }

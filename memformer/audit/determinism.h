@@ -11,24 +11,29 @@ namespace mf {
 
 /// A training run held against the first one, bit for bit.
 struct DeterminismRow {
-  std::string name;  ///< "2 threads"
-  bool losses = true, gradient_norms = true, weights = true;
+  std::string name;              ///< "2 threads"
+  bool losses = true;            ///< same bits at every step
+  bool gradient_norms = true;    ///< same bits at every step
+  bool weights = true;           ///< same bits after the last step
   std::string first_difference;  ///< "loss of step 3", "weight writer.query.weight"; "" if none
 
+  /// All three.
   bool same() const { return losses && gradient_norms && weights; }
 };
 
+/// What `audit_determinism` found.
 struct DeterminismReport {
-  std::int64_t steps = 0;
-  std::vector<double> losses;  ///< of the first run
-  std::vector<DeterminismRow> rows;
+  std::int64_t steps = 0;            ///< optimizer steps of each run
+  std::vector<double> losses;        ///< of the first run
+  std::vector<DeterminismRow> rows;  ///< the other runs
 
+  /// All runs have the first one's bits.
   bool identical() const;
 };
 
 /// A mistake made on purpose, to see that the audit finds it.
 enum class DeterminismFault {
-  none,
+  none,         ///< as it is
   other_draws,  ///< the second run draws from another seed
 };
 

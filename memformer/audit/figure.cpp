@@ -64,8 +64,18 @@ class Axis {
     return first_ + (x - low_) / (high_ - low_) * (last_ - first_);
   }
 
-  std::vector<double> ticks() const {
+  /// `round`: on a logarithmic axis 1, 2 and 5 times powers of ten instead of powers of two.
+  std::vector<double> ticks(bool round = false) const {
     std::vector<double> values;
+    if (logarithmic_ && round) {
+      for (double power = std::pow(10.0, std::floor(low_ * std::log10(2.0)));
+           power <= std::exp2(high_); power *= 10.0)
+        for (const double factor : {1.0, 2.0, 5.0})
+          if (const double tick = factor * power;
+              tick >= std::exp2(low_) && tick <= std::exp2(high_))
+            values.push_back(tick);
+      return values;
+    }
     if (logarithmic_) {
       const double step = std::max(1.0, std::ceil((high_ - low_) / 8.0));
       for (double power = std::ceil(low_ - 1e-9); power <= high_ + 1e-9; power += step)
@@ -102,7 +112,7 @@ std::string frame(const Axis& x, const Axis& y, const std::string& x_label,
                   const std::string& y_label, bool y_is_bytes) {
   std::string svg;
   const double bottom = kHeight - kBottom, right = kWidth - kRight;
-  for (const double tick : y.ticks()) {
+  for (const double tick : y.ticks(y_is_bytes)) {
     svg += fmt::format("<path class=\"grid\" d=\"M{:.1f} {:.1f}H{:.1f}\"/>\n", kLeft, y.at(tick),
                        right);
     svg += text_at(kLeft - 8.0, y.at(tick) + 4.0, y_text(tick, y_is_bytes), "end");

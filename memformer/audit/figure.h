@@ -11,8 +11,8 @@ namespace mf {
 /// what it shows, for those who do not see it. Colours are classes of the page that holds it, so
 /// that it follows light and dark.
 struct Figure {
-  std::string svg;
-  std::string caption;
+  std::string svg;      ///< the element
+  std::string caption;  ///< below the picture
 };
 
 /// Text as it must stand in HTML and SVG.
@@ -20,49 +20,67 @@ std::string escaped(std::string_view text);
 
 /// One line of a chart, points in order of x.
 struct Series {
-  std::string name;
-  std::vector<std::pair<double, double>> points;
+  std::string name;                               ///< in the legend
+  std::vector<std::pair<double, double>> points;  ///< (x, y)
 };
 
 /// Lines with markers over one x axis. On a logarithmic axis all values must be positive.
 struct LineChart {
-  std::string title, x_label, y_label;
-  bool log_x = false, log_y = false;
+  std::string title;        ///< above the picture, and its name for screen readers
+  std::string x_label;      ///< below the axis
+  std::string y_label;      ///< beside the axis
+  bool log_x = false;       ///< ticks at powers of two
+  bool log_y = false;       ///< ticks at powers of two, for bytes at 1, 2 and 5 times powers of ten
   bool y_is_bytes = false;  ///< ticks such as "4 MB"
-  std::vector<Series> series;
+  std::vector<Series> series;  ///< each with at least one point
 };
+/// Throws Error for a series without points and for what a logarithmic axis cannot show.
 Figure line_chart(const LineChart& chart, std::string caption);
 
 /// A matrix as a grid of cells, the darker the larger.
 struct HeatMap {
-  std::string title, row_label, column_label;
-  std::vector<std::string> rows, columns;  ///< names; where there are many, some are left out
-  std::vector<double> values;              ///< row-major
-  double low = 0.0, high = 1.0;            ///< of the scale; values outside are cut to it
+  std::string title;                 ///< above the picture
+  std::string row_label;             ///< what the rows are
+  std::string column_label;          ///< what the columns are
+  std::vector<std::string> rows;     ///< names; where there are many, some are left out
+  std::vector<std::string> columns;  ///< the same
+  std::vector<double> values;        ///< row-major
+  double low = 0.0;                  ///< value without colour
+  double high = 1.0;                 ///< value with all of it; others are cut to the scale
 };
+/// Throws Error unless there is a value for each cell.
 Figure heat_map(const HeatMap& map, std::string caption);
 
 /// Quantities stacked on each other over one x axis: the sum is the upper edge.
 struct StackedAreas {
-  std::string title, x_label, y_label;
-  bool y_is_bytes = false;
-  std::vector<double> x;
-  std::vector<std::pair<std::string, std::vector<double>>> layers;  ///< name, one value for each x
+  std::string title;        ///< above the picture
+  std::string x_label;      ///< below the axis
+  std::string y_label;      ///< beside the axis
+  bool y_is_bytes = false;  ///< ticks such as "4 MB"
+  std::vector<double> x;    ///< growing; a value holds from its x to the next
+  /// Names with one value for each x, the lowest layer first.
+  std::vector<std::pair<std::string, std::vector<double>>> layers;
 };
+/// Throws Error for fewer than two points and for layers of another length.
 Figure stacked_areas(const StackedAreas& areas, std::string caption);
 
 /// One bar for each thing that lived from `begin` to `end`.
 struct Lifetime {
-  std::string name;
-  int group = 0;  ///< its colour, an index of `groups`
-  double begin = 0.0, end = 0.0;
+  std::string name;    ///< beside the bar
+  int group = 0;       ///< its colour, an index of `Lifetimes::groups`
+  double begin = 0.0;  ///< on the x axis
+  double end = 0.0;    ///< on the x axis
 };
+/// Bars below each other over one x axis.
 struct Lifetimes {
-  std::string title, x_label;
-  double first = 0.0, last = 1.0;  ///< of the x axis
-  std::vector<std::string> groups;
-  std::vector<Lifetime> bars;
+  std::string title;                ///< above the picture
+  std::string x_label;              ///< below the axis
+  double first = 0.0;               ///< where the x axis begins
+  double last = 1.0;                ///< where it ends
+  std::vector<std::string> groups;  ///< names in the legend
+  std::vector<Lifetime> bars;       ///< from top to bottom
 };
+/// The picture of them.
 Figure lifetimes(const Lifetimes& chart, std::string caption);
 
 }  // namespace mf

@@ -13,22 +13,23 @@ namespace mf {
 
 /// A mistake made on purpose, to see that the audit finds it.
 enum class PlantedFault {
-  none,
+  none,             ///< the audit proper
   drop_state_seed,  ///< MRBP forgets G, the gradient that the segment after hands back
 };
 
+/// What `audit_mrbp` runs.
 struct AuditOptions {
   std::vector<std::int64_t> segments{1, 2, 4, 8, 16, 32, 64};  ///< windows T to audit
-  std::int64_t batch = 4;
-  std::uint64_t seed = 1;    ///< of tokens, entry memory and dropout
-  std::int64_t repeats = 3;  ///< of each pass; `seconds` is the shortest
-  PlantedFault fault = PlantedFault::none;
+  std::int64_t batch = 4;                                      ///< rows
+  std::uint64_t seed = 1;                   ///< of tokens, entry memory and dropout
+  std::int64_t repeats = 3;                 ///< of each pass; `seconds` is the shortest
+  PlantedFault fault = PlantedFault::none;  ///< the negative control
 };
 
 /// What one parameter's gradient is beside that of full unrolling.
 struct AuditedParameter {
-  std::string name;
-  bool identical = true;
+  std::string name;             ///< its path in the model
+  bool identical = true;        ///< in every bit
   double absolute_error = 0.0;  ///< max |g - g_bptt|
   double relative_error = 0.0;  ///< max |g - g_bptt| / max |g_bptt|
   double cosine = 1.0;          ///< 1 where both are zero or absent
@@ -52,9 +53,9 @@ struct AuditedPass {
   std::int64_t peak_bytes = 0;  ///< active bytes at the peak, above those of weights and inputs
   /// The same as the system sees it, in a run of its own with nothing cached; on the cpu.
   std::optional<std::int64_t> process_peak_bytes;
-  double seconds = 0.0;
-  ForwardRuns runs;
-  std::vector<AuditedParameter> parameters;
+  double seconds = 0.0;                      ///< of the fastest repeat
+  ForwardRuns runs;                          ///< of one repeat
+  std::vector<AuditedParameter> parameters;  ///< in the model's order
   /// What differs from BPTT in any bit: losses, memories, the gradient of the entry memory and of
   /// each parameter, by name. "No gradient" differs from a gradient of zero.
   std::vector<std::string> differing;
@@ -63,23 +64,28 @@ struct AuditedPass {
   double cosine = 1.0;  ///< between all parameter gradients taken as one vector
 };
 
+/// Truncated BPTT, which differs: the control of the comparison.
 struct TruncatedPass {
   std::int64_t length = 0;  ///< segments in a chunk
-  AuditedPass pass;
+  AuditedPass pass;         ///< beside BPTT
 };
 
+/// All ways through one window.
 struct AuditedWindow {
-  std::int64_t segments = 0;
-  AuditedPass bptt, mrbp, checkpointed;
-  std::vector<TruncatedPass>
-      truncated;  ///< chunks of 1 and of half the window, where shorter than it
+  std::int64_t segments = 0;  ///< T
+  AuditedPass bptt,           ///< the oracle itself: its peak and seconds
+      mrbp,                   ///< nothing may differ
+      checkpointed;           ///< nothing may differ
+  /// Chunks of 1 and of half the window, where shorter than it.
+  std::vector<TruncatedPass> truncated;
 };
 
+/// What `audit_mrbp` found.
 struct AuditReport {
-  std::vector<AuditedWindow> windows;
-  std::int64_t state_bytes = 0;      ///< of one memory for all rows
-  std::int64_t parameter_bytes = 0;  ///< of all parameters, and so of all their gradients
-  MultiplyAdds multiply_adds;        ///< of one row and one segment, forward
+  std::vector<AuditedWindow> windows;  ///< one for each of AuditOptions::segments
+  std::int64_t state_bytes = 0;        ///< of one memory for all rows
+  std::int64_t parameter_bytes = 0;    ///< of all parameters, and so of all their gradients
+  MultiplyAdds multiply_adds;          ///< of one row and one segment, forward
 
   /// MRBP and checkpointing gave BPTT's bits in every window.
   bool identical() const;
@@ -98,12 +104,15 @@ struct CostModel {
   std::int64_t state = 0;        ///< m
   double memory_share = 0.0;     ///< f
 
+  /// P + H A.
   std::int64_t bptt_bytes(std::int64_t segments) const {
     return gradients + segments * activations;
   }
+  /// P + H m + A, of MRBP and of checkpointing.
   std::int64_t replay_bytes(std::int64_t segments) const {
     return gradients + segments * state + activations;
   }
+  /// 1 + f (H - 1) / (3 H).
   double mrbp_work(std::int64_t segments) const {
     return 1.0 +
            memory_share * static_cast<double>(segments - 1) / static_cast<double>(3 * segments);

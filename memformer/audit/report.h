@@ -11,21 +11,22 @@ namespace mf {
 
 /// A table of texts. Numbers stand to the right.
 struct Table {
+  /// Its head, and where its cells stand.
   struct Column {
-    std::string name;
-    bool right = true;
+    std::string name;   ///< the head
+    bool right = true;  ///< false: to the left, and long cells may take several lines
   };
-  std::vector<Column> columns;
-  std::vector<std::vector<std::string>> rows;
+  std::vector<Column> columns;                 ///< from left to right
+  std::vector<std::vector<std::string>> rows;  ///< a cell for each column
 };
 
 /// One step of something that is stepped through: where it stands in a listing, and what is so
 /// then.
 struct Step {
-  std::string title;
-  std::string text;
+  std::string title;               ///< of the step
+  std::string text;                ///< what happens
   std::vector<std::size_t> lines;  ///< of the listing, those that run; counted from 0
-  Table table;
+  Table table;                     ///< what is so then
 };
 
 /// What an audit found, said once: `text` for a terminal, `html` as a page of its own that needs no
@@ -35,10 +36,13 @@ class Report {
   /// `claim`: the sentence that the audit holds against the facts.
   Report(std::string title, std::string claim);
 
+  /// Of what follows.
   void heading(std::string text);
+  /// Prose.
   void paragraph(std::string text);
   /// Lines as they are, in a fixed-width font.
   void listing(std::string text);
+  /// The caption stands above it.
   void table(Table table, std::string caption = "");
   /// On the page only, folded up behind its summary until it is asked for; printed, it is open.
   void folded_table(std::string summary, Table table);
@@ -50,8 +54,11 @@ class Report {
   /// Once, at the end: whether the claim holds.
   void verdict(bool holds, std::string text);
 
+  /// What the verdict says.
   bool holds() const { return holds_; }
+  /// For a terminal; headings with nothing but pictures below them are left out.
   std::string text() const;
+  /// A page of its own.
   std::string html() const;
 
  private:

@@ -10,13 +10,14 @@ namespace mf {
 /// Of the elements of a tensor, in f64. Mean, deviation and extremes leave out what is not finite,
 /// and are NaN if nothing is left.
 struct Statistics {
-  double mean = 0.0;
-  double deviation = 0.0;  ///< of the population: sqrt(mean of squares of x - mean)
-  double minimum = 0.0;
-  double maximum = 0.0;
-  std::int64_t nan = 0;
-  std::int64_t infinite = 0;
+  double mean = 0.0;          ///< of the finite elements, as the three below
+  double deviation = 0.0;     ///< of the population: sqrt(mean of squares of x - mean)
+  double minimum = 0.0;       ///< smallest
+  double maximum = 0.0;       ///< largest
+  std::int64_t nan = 0;       ///< how many elements are NaN
+  std::int64_t infinite = 0;  ///< how many are infinite
 };
+/// Of a tensor of any dtype, on any device.
 Statistics statistics_of(const Tensor& tensor);
 
 /// Multiply-adds of one row and one full segment of L tokens, going forward: products with weights,
@@ -33,11 +34,13 @@ struct MultiplyAdds {
   std::int64_t memory_path = 0;  ///< encoder and writer: all that M_{t+1} needs
   std::int64_t prediction = 0;   ///< decoder and head
 
+  /// Of a whole step, forward.
   std::int64_t total() const { return memory_path + prediction; }
   /// Work of MRBP over that of BPTT in a long window: a step costs its forward pass and twice that
   /// backward, and MRBP runs the memory path once more.
   double replay_ratio() const;
 };
+/// Of the model that this configuration describes.
 MultiplyAdds multiply_adds(const ModelConfig& config);
 
 /// Bytes of the memory of one row, M_t: slots x width.

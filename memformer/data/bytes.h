@@ -10,13 +10,15 @@
 
 namespace mf {
 
-/// Byte-level tokens: ids 0..255 are the bytes, 256 begins a text.
+/// The id that begins a text; ids 0..255 are the bytes.
 inline constexpr std::int32_t kBeginToken = 256;
+/// How many ids there are: ModelConfig::vocabulary of a byte model.
 inline constexpr std::int64_t kByteVocabulary = 257;
 
 /// The token of one byte; a plain cast would make bytes above 127 negative.
 inline std::int32_t byte_token(char byte) { return static_cast<unsigned char>(byte); }
 
+/// The tokens of a text, one a byte; no begin token is added.
 inline std::vector<std::int32_t> encode_bytes(std::string_view text) {
   std::vector<std::int32_t> tokens;
   tokens.reserve(text.size());

@@ -9,7 +9,7 @@ namespace mf {
 
 /// Text to learn from, and what a run's manifest says about it.
 struct Corpus {
-  std::string name;
+  std::string name;                    ///< the source, as `load_corpus` takes it
   std::vector<std::string> documents;  ///< none is empty
   std::string sha256;                  ///< of all documents one after the other
   std::int64_t bytes = 0;              ///< of all documents
@@ -30,7 +30,9 @@ std::string_view without_licence(std::string_view code);
 
 /// A corpus cut at two byte offsets of its concatenated documents.
 struct Split {
-  std::vector<std::string> train, valid, test;
+  std::vector<std::string> train,  ///< documents of the first part, none empty
+      valid,                       ///< of the second
+      test;                        ///< of the rest
 };
 
 /// The first `train` of the bytes, the next `valid`, and the rest. A document across a border is

@@ -15,6 +15,7 @@ namespace mf {
 /// and Bell 1991; Chen and Goodman 1998, section 2.6.
 class NgramModel {
  public:
+  /// Most context bytes that a model may have.
   static constexpr int kMaxOrder = 7;  ///< context and byte are packed into 64 bits
 
   /// Counts all of `text`; `order` is the number of context bytes. Throws Error on an order outside

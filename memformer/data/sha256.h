@@ -10,6 +10,7 @@ namespace mf {
 /// SHA-256 of everything given to `update`, in order. Source: FIPS 180-4.
 class Sha256 {
  public:
+  /// Hashes these bytes behind those before.
   void update(std::string_view bytes);
   /// 64 lower-case hexadecimal digits. More may be given afterwards.
   std::string hex() const;

@@ -11,6 +11,7 @@
 
 namespace mf {
 
+/// How hard a task is.
 struct TaskOptions {
   /// Copy and reverse: symbols to remember; the others: pairs. 0 means the task's default, 4.
   int difficulty = 0;
@@ -25,19 +26,23 @@ class SyntheticTask {
  public:
   virtual ~SyntheticTask() = default;
 
+  /// As `make_task` takes it.
   virtual std::string name() const = 0;
   /// Token ids are 0..vocabulary()-1; the last one is the begin token of the decoder.
   virtual std::int64_t vocabulary() const = 0;
   /// Accuracy of a uniform guess among the possible answers.
   virtual double chance() const = 0;
+  /// A task for each of `batch` rows, drawn from `key`, at the difficulty that is set.
   virtual std::vector<Segment> window(RngKey key, std::int64_t batch) const = 0;
 
   /// Steps of a window.
   virtual std::int64_t segments() const = 0;
-  /// The range of difficulties at this segment length.
+  /// The easiest that this segment length allows.
   virtual int min_difficulty() const = 0;
+  /// The hardest; where pairs must be distinct, as many as there can be.
   virtual int max_difficulty() const = 0;
 
+  /// That of the next window.
   int difficulty() const { return difficulty_; }
   /// For a curriculum. Throws Error outside min_difficulty()..max_difficulty().
   void set_difficulty(int difficulty);
@@ -53,9 +58,9 @@ class SyntheticTask {
 ///   copy         n of 8 symbols, start mark, the n symbols twice. Scored: both repetitions.
 ///                ids: symbols 0..7, start 8, begin 9
 ///   reverse      n of 8 symbols, start mark, the n symbols backwards. Scored: those. ids: as copy
-///   associative  P pairs (of 26 keys and 10 values, both distinct), one of the keys, query mark,
-///   its
-///                value. Scored: the last. ids: keys 0..25, values 26..35, query 36, begin 37
+///   associative  P pairs (of 26 keys and 10 values, both distinct), one of the keys, query
+///                mark, its value. Scored: the last. ids: keys 0..25, values 26..35, query 36,
+///                begin 37
 /// Written as segments: one pair [key, value] each, without targets; then [query mark, key], whose
 /// decoder reads [begin] and is scored on [value] (12.3); every written key is asked for equally
 /// often:

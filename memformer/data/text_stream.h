@@ -10,9 +10,10 @@
 
 namespace mf {
 
+/// How a TextStream cuts its text.
 struct TextStreamOptions {
-  std::int64_t batch = 1;
-  std::int64_t segment_length = 64;
+  std::int64_t batch = 1;            ///< B
+  std::int64_t segment_length = 64;  ///< L
   /// Precede every document with a step that reads one begin token and is scored on the document's
   /// first segment; else a document's first segment is only read (spec 1.10, question 9).
   bool score_first_segment = false;
@@ -39,8 +40,9 @@ class TextStream {
   std::optional<Segment> next();
 
   /// All that a new stream over the same documents with the same options needs to continue exactly
-  /// here. `seek` throws Error if the position is another stream's.
+  /// here.
   std::vector<std::int64_t> position() const;
+  /// Goes on from what `position` gave. Throws Error if it is another stream's.
   void seek(std::span<const std::int64_t> saved);
 
   /// How often the rows have gone through their shares, on average.

@@ -8,18 +8,22 @@ namespace mf {
 /// Pre-norm decoder layer (v2 Fig. 1; spec 1.4):
 ///   a = x + CausalSelfAttention(LN(x)),  b = a + CrossAttention(LN(a), E_t),  y = b + FFN(LN(b)).
 struct DecoderLayer {
-  LayerNorm self_norm;
-  MultiHeadAttention self_attention;
-  LayerNorm cross_norm;
-  MultiHeadAttention cross_attention;
-  LayerNorm feed_forward_norm;
-  FeedForward feed_forward;
-  double dropout_probability = 0.0;
+  LayerNorm self_norm;                 ///< before self-attention
+  MultiHeadAttention self_attention;   ///< of tokens to those before them
+  LayerNorm cross_norm;                ///< before cross-attention
+  MultiHeadAttention cross_attention;  ///< of tokens to the encoded segment
+  LayerNorm feed_forward_norm;         ///< before the feed-forward layer
+  FeedForward feed_forward;            ///< of each token
+  double dropout_probability = 0.0;    ///< of what each of the three adds
 
+  /// With the sizes and switches of `config`.
   DecoderLayer(const ModelConfig& config, RngKey key);
+  /// x: [B, K, width]; encoded: [B, L, width]; `seen` by self-attention, `cross` by
+  /// cross-attention.
   Var operator()(const Pass& pass, const Var& x, const Var& encoded, const AttentionScope& seen,
                  const AttentionScope& cross) const;
 
+  /// Names the members for ParameterCollector.
   template <class F>
   void each(F&& fn) const {
     fn("self_norm", self_norm);
@@ -36,12 +40,14 @@ struct DecoderLayer {
 /// `Decoder::start` and `Decoder::next`; one cache serves segment after segment in the same
 /// storage.
 struct DecoderCache {
+  /// Of one DecoderLayer.
   struct Layer {
-    KeyValueCache self, cross;  ///< capacity: model.segment
+    KeyValueCache self,  ///< of the tokens read so far; capacity: model.segment
+        cross;           ///< of the encoded segment; capacity: model.segment
   };
-  std::vector<Layer> layers;
-  Tensor padding;     ///< u8 [B, 1, 1, L], which encoded tokens may be seen; undefined: all
-  Tensor sinusoidal;  ///< [segment, width], slow to make and so kept; or undefined
+  std::vector<Layer> layers;  ///< one for each; empty before `Decoder::start`
+  Tensor padding;             ///< u8 [B, 1, 1, L], which encoded tokens may be seen; undefined: all
+  Tensor sinusoidal;          ///< [segment, width], slow to make and so kept; or undefined
   /// [heads, 1, segment] relative bias, distance segment - 1 first: the last n columns are those of
   /// the newest of n positions. Undefined without relative_bias.
   Tensor bias;
@@ -54,13 +60,16 @@ struct DecoderCache {
 /// inputs: i32 [B, K]; encoded: [B, L, width]; padding: u8 [B, L] of the encoder's tokens or
 /// undefined. Result: [B, K, width].
 struct Decoder {
-  InputEmbedding embedding;
-  std::vector<DecoderLayer> layers;
-  std::optional<LayerNorm> norm;
-  bool layer_replay = false;
+  InputEmbedding embedding;          ///< of the inputs
+  std::vector<DecoderLayer> layers;  ///< from the inputs up
+  std::optional<LayerNorm> norm;     ///< after the last layer, if `final_norm`
+  bool layer_replay = false;         ///< ModelConfig::layer_replay
 
+  /// Without layers; to be assigned to.
   Decoder() = default;
+  /// With the sizes and switches of `config`.
   Decoder(const ModelConfig& config, RngKey key);
+  /// Position i sees the inputs 0..i. Throws Error if K exceeds model.segment.
   Var operator()(const Pass& pass, const Tensor& inputs, const Var& encoded,
                  const Tensor& padding) const;
 
@@ -71,6 +80,7 @@ struct Decoder {
   /// position. Throws Error before `start` and behind model.segment positions.
   Tensor next(DecoderCache& cache, const Tensor& ids) const;
 
+  /// Names the members for ParameterCollector.
   template <class F>
   void each(F&& fn) const {
     embedding.each(fn);

@@ -19,15 +19,23 @@ class Memformer final : public Recurrence {
   /// but for rounding.
   Memformer(const ModelConfig& config, RngKey key);
 
+  /// As given to the constructor.
   const ModelConfig& config() const { return config_; }
+  /// The stack that reads segment and memory.
   const Encoder& encoder() const { return encoder_; }
   /// Of a model with memory only.
   const Memory& memory() const { return memory_.value(); }
+  /// Of a model with memory only.
   const MemoryWriter& writer() const { return writer_.value(); }
+  /// "memory": M_0 [batch, slots, width], a view of one row; an empty state without slots.
   State initial_state(std::int64_t batch) const override;
+  /// Encoder and writer: M_{t+1}.
   LiveState next_state(const Pass& pass, const Segment& segment,
                        const LiveState& state) const override;
+  /// Outputs are the logits [B, K, vocabulary] and the loss is cross-entropy in nats, both
+  /// undefined where the segment has no targets; there is no auxiliary loss.
   StepResult step(const Pass& pass, const Segment& segment, const LiveState& state) const override;
+  /// All of them, named by their paths: "encoder.layers.0.self_attention.query.weight".
   std::vector<Parameter> parameters() const override;
 
   /// E_t for tokens i32 [B, L] (padding u8 [B, L] or undefined) and the memory (undefined if slots
@@ -38,10 +46,11 @@ class Memformer final : public Recurrence {
   Var decode(const Pass& pass, const Tensor& inputs, const Var& encoded,
              const Tensor& padding) const;
   /// Incremental decoding, in evaluation mode and without a tape: `start_decoding` behind the
-  /// encoded segment [B, L, width], then `decode_next` with one token per row, i32 [B]. It returns
-  /// the logits [B, vocabulary] that `decode` of all tokens so far has at this position, but for
-  /// rounding, at the cost of one position. Throws Error as Decoder::next does.
+  /// encoded segment [B, L, width], then `decode_next` for one position after the other.
   void start_decoding(DecoderCache& cache, const Tensor& encoded, const Tensor& padding = {}) const;
+  /// One token per row, i32 [B]. Returns the logits [B, vocabulary] that `decode` of all tokens so
+  /// far has at this position, but for rounding, at the cost of one position. Throws Error as
+  /// Decoder::next does.
   Tensor decode_next(DecoderCache& cache, const Tensor& ids) const;
   /// M_{t+1} as a state.
   LiveState write(const Pass& pass, const Var& memory, const Var& encoded,
@@ -49,6 +58,7 @@ class Memformer final : public Recurrence {
   /// The memory of `state` with the rows that start a document reset.
   Var read_state(const Pass& pass, const LiveState& state, const Tensor& reset) const;
 
+  /// Names the members for ParameterCollector.
   template <class F>
   void each(F&& fn) const {
     fn("encoder", encoder_);

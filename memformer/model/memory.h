@@ -12,14 +12,16 @@ namespace mf {
 /// so that a slot that is never refreshed turns toward where it began. v gets gradient from every
 /// step and, where a document starts inside the window, from the initial memory.
 struct Memory {
-  Parameter forgetting;  ///< v: [slots, width]
-  MemoryNorm norm = MemoryNorm::l2;
-  double radius = 1.0;
-  double epsilon = 1e-6;
-  double norm_epsilon = 1e-5;
-  bool adds_forgetting = true;
+  Parameter forgetting;              ///< v: [slots, width]
+  MemoryNorm norm = MemoryNorm::l2;  ///< how slots are brought back to scale
+  double radius = 1.0;               ///< length of a slot, of l2
+  double epsilon = 1e-6;             ///< eps, of l2
+  double norm_epsilon = 1e-5;        ///< of layer_norm
+  bool adds_forgetting = true;       ///< false: u = m', and v only gives the initial memory
 
+  /// Without vectors; to be assigned to.
   Memory() = default;
+  /// v is normal, of expected length `forgetting_initial_norm` each.
   Memory(const ModelConfig& config, RngKey key);
 
   /// M_0: [batch, slots, width].
@@ -29,6 +31,7 @@ struct Memory {
   /// M with the rows that start a document replaced by M_0; `reset` u8 [batch] or undefined.
   Var start(const Pass& pass, const Var& memory, const Tensor& reset) const;
 
+  /// Names the members for ParameterCollector.
   template <class F>
   void each(F&& fn) const {
     fn("forgetting", forgetting);

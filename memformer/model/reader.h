@@ -13,12 +13,14 @@ namespace mf {
 /// Every token sees every slot; no mask, no positions. LN' is the tokens' LN, one of its own or
 /// none. a: [B, L, width]; M: [B, slots, width]. Result: the sum's second term, [B, L, width].
 struct MemoryReader {
-  LayerNorm norm;
-  std::optional<LayerNorm> slot_norm;
-  MultiHeadAttention attention;
-  ReadNorm read_norm = ReadNorm::shared;
+  LayerNorm norm;                         ///< LN
+  std::optional<LayerNorm> slot_norm;     ///< LN', if it is one of its own
+  MultiHeadAttention attention;           ///< of tokens to slots
+  ReadNorm read_norm = ReadNorm::shared;  ///< which one LN' is
 
+  /// Without parameters; to be assigned to.
   MemoryReader() = default;
+  /// With the sizes and switches of `config`.
   MemoryReader(const ModelConfig& config, RngKey key);
 
   /// Adds the residual to the result if it is defined.

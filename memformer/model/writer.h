@@ -16,19 +16,25 @@ namespace mf {
 /// of its own for slots, an output projection. memory: [B, slots, width]; tokens: [B, L, width];
 /// padding: u8 [B, L] or undefined. Result m': [B, slots, width], before normalisation.
 struct MemoryWriter {
-  Linear query, key, value;
+  Linear query,                    ///< W_Q, of the slots; no bias, as in the others
+      key,                         ///< W_K
+      value;                       ///< W_V
   std::optional<Linear> slot_key;  ///< if not shared with the tokens
-  std::optional<Linear> output;
-  std::int64_t heads = 1;
-  double temperature = 1.0;
-  bool project_value = false;
+  std::optional<Linear> output;    ///< ModelConfig::writer_output_projection
+  std::int64_t heads = 1;          ///< D is width / heads
+  double temperature = 1.0;        ///< tau
+  bool project_value = false;      ///< v1: a slot's own value is m_i W_V
 
+  /// Without parameters; to be assigned to.
   MemoryWriter() = default;
+  /// With the sizes and switches of `config`.
   MemoryWriter(const ModelConfig& config, RngKey key);
 
+  /// m' from M_t and E_t.
   Var operator()(const Pass& pass, const Var& memory, const Var& tokens,
                  const Tensor& padding) const;
 
+  /// Names the members for ParameterCollector.
   template <class F>
   void each(F&& fn) const {
     fn("query", query);

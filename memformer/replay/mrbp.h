@@ -8,10 +8,9 @@ namespace mf {
 /// segments in the memory of one.
 ///
 ///   1. Forward, nothing recorded: M_{t+1} = memory path of (x_t, M_t); the states are kept.
-///   2. Backward, newest segment first: recompute the step on a tape of its own from the kept M_t;
-///   one
-///      sweep from the loss (weight 1/scored or 1), the auxiliary loss (weight 1) and the next
-///      state (seed G); G becomes the gradient at M_t; the tape is freed.
+///   2. Backward, newest segment first: recompute the step on a tape of its own from the kept
+///      M_t; one sweep from the loss (weight 1/scored or 1), the auxiliary loss (weight 1) and the
+///      next state (seed G); G becomes the gradient at M_t; the tape is freed.
 ///
 /// Parameter gradients are added to Parameter::grad in the order in which full unrolling adds them,
 /// so on the CPU they are the same bits as bptt's. Segment t draws from key.at(t) in both passes.

@@ -10,10 +10,10 @@ namespace mf {
 
 /// What one step gives. Absent parts have an undefined value.
 struct StepResult {
-  Var outputs;    ///< logits
-  Var loss;       ///< 0-d: the *sum* over the segment's scored targets
-  Var auxiliary;  ///< 0-d: a loss made inside the step, added to the window's loss with weight 1
-  LiveState next;
+  Var outputs;     ///< logits
+  Var loss;        ///< 0-d: the *sum* over the segment's scored targets
+  Var auxiliary;   ///< 0-d: a loss made inside the step, added to the window's loss with weight 1
+  LiveState next;  ///< M_{t+1}
 };
 
 /// A model that reads segments one after the other: (x_t, M_t) -> (outputs_t, M_{t+1}).
@@ -31,8 +31,10 @@ class Recurrence {
   /// The memory path only: what M_{t+1} needs, no decoder, no loss.
   virtual LiveState next_state(const Pass& pass, const Segment& segment,
                                const LiveState& state) const = 0;
+  /// The whole step: outputs, losses and M_{t+1}, whose bits are those of next_state.
   virtual StepResult step(const Pass& pass, const Segment& segment,
                           const LiveState& state) const = 0;
+  /// Everything that is trained, in a fixed order.
   virtual std::vector<Parameter> parameters() const = 0;
 
   /// Where the parameters are; segments and states must be there too.

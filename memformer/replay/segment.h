@@ -20,6 +20,7 @@ struct Segment {
   Tensor reset;             ///< u8 [B], 1 = this row starts a document; undefined: no row does
   std::int64_t scored = 0;  ///< number of targets that are not kIgnore
 
+  /// B, the number of rows.
   std::int64_t batch() const { return tokens.size(0); }
   /// The same on another device.
   Segment to(Device device) const {

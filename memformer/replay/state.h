@@ -14,6 +14,7 @@ struct Boundary {
   /// before the segments k, 2k, .. of a window, counted from its first.
   std::int64_t detach_every = 0;
 
+  /// Whether the gradient stops between segments `segment` - 1 and `segment` of a window.
   bool cuts_before(std::int64_t segment) const {
     return detach_every > 0 && segment > 0 && segment % detach_every == 0;
   }
@@ -22,16 +23,17 @@ struct Boundary {
 /// One tensor of a recurrent state. T is Tensor at rest and Var inside a pass.
 template <class T>
 struct StateEntry {
-  std::string name;
-  T value;
+  std::string name;            ///< for messages and checkpoints
+  T value;                     ///< first axis: the batch
   bool differentiable = true;  ///< false: carried only (token ids, counters, sampled indices)
-  Boundary boundary{};
+  Boundary boundary{};         ///< belongs to the state that came in; a step hands it on
 };
 
 /// The state handed from segment to segment: an ordered list, since models carry more than one
 /// tensor. It may grow over the first segments. `State` rests in buffers, `LiveState` belongs to
 /// one pass.
 using State = std::vector<StateEntry<Tensor>>;
+/// A State inside one pass: its Vars are on that pass's tape, or constants.
 using LiveState = std::vector<StateEntry<Var>>;
 
 /// The values of a live state.

@@ -2,7 +2,9 @@
 
 #include "memformer/replay/window.h"
 
+/// @file
 /// The pieces that mrbp and bptt share: seeds, gradients of a state, bookkeeping.
+
 namespace mf {
 
 /// How step t of a window runs on `tape`, in every pass: with the key of its segment, so that it

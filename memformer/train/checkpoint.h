@@ -44,11 +44,12 @@ RunConfig checkpoint_config(const std::string& path);
 /// A trained model from a run's folder, on any device: its configuration and the weights of its
 /// checkpoint.
 struct TrainedModel {
-  RunConfig config;
-  std::unique_ptr<Memformer> model;
-  std::int64_t step = 0;
-  std::string isa;  ///< as Progress::isa
+  RunConfig config;                  ///< of the run
+  std::unique_ptr<Memformer> model;  ///< with the checkpoint's weights
+  std::int64_t step = 0;             ///< optimizer steps behind them
+  std::string isa;                   ///< as Progress::isa
 };
+/// Throws Error where the checkpoint is missing or damaged.
 TrainedModel load_trained(const std::string& folder, Device device = cpu);
 
 /// Only the weights, named as Memformer::parameters() names them, into `model`. The file may come
@@ -56,9 +57,11 @@ TrainedModel load_trained(const std::string& folder, Device device = cpu);
 /// parameter that is missing or has another shape; nothing is changed then.
 void import_weights(const std::string& path, Memformer& model);
 
-/// Names inside a run's folder.
+/// FOLDER/config.json.
 std::string config_path(const std::string& folder);
+/// FOLDER/checkpoint.safetensors.
 std::string checkpoint_path(const std::string& folder);
+/// FOLDER/metrics.jsonl, one StepMetrics a line.
 std::string metrics_path(const std::string& folder);
 
 }  // namespace mf

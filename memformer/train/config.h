@@ -10,77 +10,94 @@
 
 namespace mf {
 
-/// What to read. `source` is a corpus ("kjv", "system:cxx", "file:PATH") or "task:NAME".
+/// What to read.
 struct DataConfig {
-  std::string source = "kjv";
-  std::int64_t batch = 16;  ///< rows, each with its own place in the text and its own memory
-  double train_fraction = 0.90;
+  std::string source = "kjv";    ///< as load_corpus takes it, or "task:NAME", as make_task takes it
+  std::int64_t batch = 16;       ///< rows, each with its own place in the text and its own memory
+  double train_fraction = 0.90;  ///< of the bytes
   double valid_fraction = 0.05;  ///< the rest is the test split
-  bool score_first_segment = false;
+  bool score_first_segment = false;  ///< as TextStreamOptions::score_first_segment
 
   // Synthetic tasks: a curriculum from `difficulty` to `max_difficulty`, one up each time the
   // running accuracy passes `promote_at`. Some windows are drawn with a lower difficulty, so that
   // what was learned is kept.
-  std::int64_t difficulty = 1;
-  std::int64_t max_difficulty = 1;
-  double promote_at = 0.97;
-  double easier_fraction = 0.3;
-  std::int64_t task_segment = 4;  ///< tokens in a segment, for tasks written as one sequence
+  std::int64_t difficulty = 1;      ///< tasks: where the curriculum begins
+  std::int64_t max_difficulty = 1;  ///< tasks: where it ends
+  double promote_at = 0.97;         ///< tasks: running accuracy at which it goes one up
+  double easier_fraction = 0.3;     ///< tasks: windows drawn with a lower difficulty
+  std::int64_t task_segment = 4;    ///< tokens in a segment, for tasks written as one sequence
 
+  /// Whether `source` names a task and not a text.
   bool is_task() const { return source.starts_with("task:"); }
+  /// The NAME of "task:NAME".
   std::string task() const { return source.substr(5); }
+  /// Field by field.
   friend bool operator==(const DataConfig&, const DataConfig&) = default;
 };
 
-enum class Method { mrbp, bptt, truncated };
-enum class OptimizerKind { adam, sgd };
+/// How a window is gone back through.
+enum class Method {
+  mrbp,      ///< mrbp()
+  bptt,      ///< bptt()
+  truncated  ///< truncated_bptt()
+};
+/// What updates the parameters.
+enum class OptimizerKind {
+  adam,  ///< Adam, which is AdamW where weight_decay is positive
+  sgd    ///< Sgd
+};
 
+/// How to train.
 struct TrainConfig {
-  std::int64_t steps = 1000;  ///< optimizer steps
-  Method method = Method::mrbp;
-  std::int64_t horizon = 8;     ///< segments in a window (text; a task's window is the whole task)
-  std::int64_t stride = 8;      ///< segments the window moves on by
-  std::int64_t truncation = 1;  ///< segments in a chunk, for method truncated
-  std::int64_t detach_every = 0;  ///< boundary rule of every state: 0 keeps the gradient
-  LossScale loss = LossScale::mean;
-  bool check_replay = true;  ///< compare replayed states bit for bit (mrbp)
+  std::int64_t steps = 1000;     ///< optimizer steps
+  Method method = Method::mrbp;  ///< same gradients by mrbp and bptt, in other amounts of memory
+  std::int64_t horizon = 8;      ///< segments in a window (text; a task's window is the whole task)
+  std::int64_t stride = 8;       ///< segments the window moves on by
+  std::int64_t truncation = 1;   ///< segments in a chunk, for method truncated
+  std::int64_t detach_every = 0;     ///< boundary rule of every state: 0 keeps the gradient
+  LossScale loss = LossScale::mean;  ///< of the loss whose gradients are made
+  bool check_replay = true;          ///< compare replayed states bit for bit (mrbp)
 
-  OptimizerKind optimizer = OptimizerKind::adam;
-  double learning_rate = 1e-3;
-  std::int64_t warmup = 100;
+  OptimizerKind optimizer = OptimizerKind::adam;  ///< with its hyperparameters below
+  double learning_rate = 1e-3;                    ///< at the peak
+  std::int64_t warmup = 100;                      ///< steps of linear warm-up
   std::int64_t decay_steps = 0;  ///< length of the cosine schedule; 0: `steps`; -1: constant rate
   double learning_rate_floor = 0.1;  ///< fraction of learning_rate left at the end of the schedule
-  double beta1 = 0.9;
-  double beta2 = 0.99;
-  double epsilon = 1e-8;
-  double weight_decay = 0.0;
-  double momentum = 0.9;  ///< sgd
-  double clip = 1.0;      ///< largest global gradient norm; 0: no clipping
+  double beta1 = 0.9;                ///< adam
+  double beta2 = 0.99;               ///< adam
+  double epsilon = 1e-8;             ///< adam
+  double weight_decay = 0.0;  ///< on matrices only; adam: decoupled, sgd: a part of the gradient
+  double momentum = 0.9;      ///< sgd
+  double clip = 1.0;          ///< largest global gradient norm; 0: no clipping
 
-  std::int64_t seed = 1;
-  std::int64_t log_every = 10;
+  std::int64_t seed = 1;            ///< of weights, data and dropout
+  std::int64_t log_every = 10;      ///< steps between lines of metrics.jsonl
   std::int64_t eval_every = 0;      ///< steps between evaluations on the validation split; 0: none
   std::int64_t eval_bytes = 65536;  ///< of the validation split, at most; 0: all
-  std::int64_t checkpoint_every = 200;
+  std::int64_t checkpoint_every = 200;  ///< steps between checkpoints
 
+  /// The learning rates of these settings.
   Schedule schedule() const;
+  /// Field by field.
   friend bool operator==(const TrainConfig&, const TrainConfig&) = default;
 };
 
 /// One run: one JSON file with every hyperparameter, {"model": {..}, "data": {..}, "train": {..}}.
 struct RunConfig {
-  ModelConfig model;
-  DataConfig data;
-  TrainConfig train;
+  ModelConfig model;  ///< "model"
+  DataConfig data;    ///< "data"
+  TrainConfig train;  ///< "train"
 
+  /// Field by field.
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };
 
 /// Throws Error naming the first impossible value.
 void validate(const RunConfig& config);
+/// The whole configuration as JSON text, every field present.
 std::string to_json(const RunConfig& config);
-/// Absent keys keep their defaults; unknown keys, wrong types and impossible values are Errors by
-/// name.
+/// The configuration of such a text. Absent keys keep their defaults; unknown keys, wrong types and
+/// impossible values are Errors by name.
 RunConfig run_config_from_json(const std::string& text);
 /// The same from a file.
 RunConfig read_run_config(const std::string& path);

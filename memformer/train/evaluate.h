@@ -7,18 +7,21 @@
 
 namespace mf {
 
+/// How a text is read to be scored.
 struct EvaluateOptions {
-  std::int64_t batch = 8;  ///< rows, each reading its share of the text
-  std::int64_t segment_length = 64;
-  std::int64_t max_bytes = 0;  ///< read at most this much of the text; 0: all
-  bool score_first_segment = false;
+  std::int64_t batch = 8;            ///< rows, each reading its share of the text
+  std::int64_t segment_length = 64;  ///< tokens; at most what the model takes
+  std::int64_t max_bytes = 0;        ///< read at most this much of the text; 0: all
+  bool score_first_segment = false;  ///< as TextStreamOptions::score_first_segment
   bool reset_every_segment = false;  ///< the same weights without what the memory carries
 };
 
+/// What `evaluate` gives.
 struct Evaluation {
-  double loss_sum = 0.0;  ///< nats
-  std::int64_t scored = 0;
+  double loss_sum = 0.0;    ///< nats
+  std::int64_t scored = 0;  ///< bytes that were scored
 
+  /// loss_sum / scored / ln 2. Throws Error where nothing was scored.
   double bits_per_byte() const;
 };
 

@@ -8,6 +8,7 @@
 
 namespace mf {
 
+/// How a token is drawn from logits.
 struct SamplingOptions {
   double temperature = 0.8;  ///< 0: always the most likely token, the first of equals
   std::int64_t top_k = 0;    ///< only the k most likely tokens; 0: all
@@ -28,6 +29,7 @@ class Sampler {
  public:
   /// Throws Error as `validate` does.
   explicit Sampler(const SamplingOptions& options) : options_(options) { validate(options); }
+  /// As `sample`, with the options given above.
   std::int32_t operator()(std::span<const double> logits, RngKey key, std::uint64_t element);
 
  private:

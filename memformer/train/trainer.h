@@ -18,21 +18,22 @@ namespace mf {
 /// One line of metrics.jsonl. All but `seconds` and `tokens_per_second` are the same bits in every
 /// run of one build, configuration and data, also across a resume.
 struct StepMetrics {
-  std::int64_t step = 0;  ///< counted from 1
-  double loss = 0.0;      ///< nats per scored target
-  double bits_per_byte = 0.0;
-  double gradient_norm = 0.0;  ///< before clipping
-  double learning_rate = 0.0;
+  std::int64_t step = 0;                   ///< counted from 1
+  double loss = 0.0;                       ///< nats per scored target
+  double bits_per_byte = 0.0;              ///< loss / ln 2
+  double gradient_norm = 0.0;              ///< before clipping
+  double learning_rate = 0.0;              ///< of this step
   std::int64_t tokens = 0;                 ///< scored targets so far
   double epoch = 0.0;                      ///< text only
   std::optional<double> accuracy;          ///< tasks: of this window
   std::optional<double> running_accuracy;  ///< tasks: at the curriculum's difficulty
   std::optional<std::int64_t> difficulty;  ///< tasks: of the curriculum
+  /// Text, in steps that are evaluated: of the validation split.
   std::optional<double> valid_bits_per_byte;
-  std::int64_t active_bytes = 0;
-  std::int64_t peak_bytes = 0;  ///< of the step
-  double seconds = 0.0;         ///< of the step
-  double tokens_per_second = 0.0;
+  std::int64_t active_bytes = 0;   ///< after the step: parameters, optimizer, memory
+  std::int64_t peak_bytes = 0;     ///< of the step
+  double seconds = 0.0;            ///< of the step
+  double tokens_per_second = 0.0;  ///< scored targets
 };
 /// One JSON object, without a newline.
 std::string to_json(const StepMetrics& metrics);
@@ -58,18 +59,26 @@ class Trainer {
   /// ends the step with an Error that names step, segment, op, module, shapes and ranges. Costs
   /// about one more pass over all values. Without it a step that went wrong is run again so.
   void check_finite(bool on) { check_finite_ = on; }
+  /// Whether train.steps are done.
   bool done() const { return progress_.step >= config_.train.steps; }
   /// Steps until done, or until `stop` returns true after a step; ends with a checkpoint.
   void run(
       const std::function<void(const StepMetrics&)>& observe,
       const std::function<bool()>& stop = [] { return false; });
 
+  /// Of the run.
   const RunConfig& config() const { return config_; }
+  /// Where weights, optimizer and memory are.
   Device device() const { return device_; }
+  /// With the weights of the last step.
   const Memformer& model() const { return *model_; }
+  /// Steps and tokens so far, place in the data, curriculum.
   const Progress& progress() const { return progress_; }
+  /// The text; empty for tasks.
   const Corpus& corpus() const { return corpus_; }
+  /// Its parts; empty for tasks.
   const Split& split() const { return split_; }
+  /// Writes the run's checkpoint now. Throws Error if the run has no folder.
   void checkpoint() const;
 
  private:

@@ -18,8 +18,9 @@ enum class Isa {
   avx512     ///< AVX-512 F, BW, CD, DQ, VL, 512-bit vectors
 };
 
+/// "portable", "avx2" or "avx512".
 std::string_view name_of(Isa isa);
-/// Throws Error naming the sets that there are.
+/// The set of this name. Throws Error naming the sets that there are.
 Isa isa_named(std::string_view name);
 
 /// What this processor and this build can run, narrowest first.
@@ -34,11 +35,12 @@ std::string processor_name();
 
 /// How the kernels of a set work, for reports.
 struct IsaTraits {
-  int vector_bytes = 0;
-  /// Rows and columns of the matrix product's tile, which is held in registers.
-  int tile_rows = 0, tile_columns_f32 = 0, tile_columns_f64 = 0;
+  int vector_bytes = 0;      ///< width of a vector register
+  int tile_rows = 0,         ///< of the matrix product's tile, which is held in registers
+      tile_columns_f32 = 0,  ///< its columns for f32
+      tile_columns_f64 = 0;  ///< its columns for f64
 };
-/// Throws Error if the processor lacks the set.
+/// Those of a set. Throws Error if the processor lacks the set.
 IsaTraits traits_of(Isa isa);
 
 /// Multiply-adds that never leave registers, as the kernels of a set do them: how fast it could be.
@@ -46,7 +48,7 @@ struct FmaLoop {
   /// Runs `rounds` rounds and returns a number that depends on all of them, so that none is left
   /// out.
   double (*run)(std::int64_t rounds) = nullptr;
-  int flops_per_round = 0;
+  int flops_per_round = 0;  ///< floating-point operations; a multiply-add counts as two
 };
 /// The loop of the set in use, for f32 or f64.
 FmaLoop fma_loop(DType dtype);

@@ -7,11 +7,13 @@ namespace mf {
 
 /// Threads that kernels may use; at least 1. Starts at OpenMP's default (OMP_NUM_THREADS).
 int threads();
+/// For the whole process; less than 1 counts as 1. A build without OpenMP uses one whatever is set.
 void set_threads(int count);
 
 /// Another number of threads while the scope lives.
 class ThreadScope {
  public:
+  /// Until the end of the scope, `count` threads.
   explicit ThreadScope(int count) : before_(threads()) { set_threads(count); }
   ~ThreadScope() { set_threads(before_); }
   ThreadScope(const ThreadScope&) = delete;
