@@ -28,7 +28,7 @@ Var merge_heads(const Var& x);
 std::vector<Var> project(const Pass& pass, const Var& x,
                          std::initializer_list<const Linear*> layers);
 
-/// Multi-head attention with projections:
+/// Multi-head attention with projections (eq. A2):
 ///   out = concat_h softmax(Q_h K_h^T / sqrt(D)) V_h W_O,  Q = x W_Q, K = c W_K, V = c W_V.
 /// x: [B, T, width]; context c: [B, S, width] (x itself for self-attention). Result: [B, T, width].
 struct MultiHeadAttention {
@@ -36,7 +36,7 @@ struct MultiHeadAttention {
       key,       ///< W_K
       value,     ///< W_V
       output;    ///< W_O
-  /// The table R [2 * reach - 1, D] of the paper's first version; undefined for plain attention.
+  /// The table R [2 * reach - 1, D] of eq. P1; undefined for plain attention.
   std::optional<Embedding> relative;
   std::int64_t heads = 1;            ///< D is width / heads
   double dropout_probability = 0.0;  ///< of the attention weights

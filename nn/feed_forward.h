@@ -41,7 +41,7 @@ inline Unary function_of(Activation activation) {
 }
 
 /// y = activation(x W_up + b_up) W_down + b_down + residual (if defined). x: [.., width]. Dropout
-/// on the hidden values; without it one fused op does it all.
+/// on the hidden values; without it one fused op does it all. Source: eq. E4.
 struct FeedForward {
   Linear up;                                 ///< [width, hidden], with bias
   Linear down;                               ///< [hidden, width], with bias

@@ -78,7 +78,7 @@ Var relative_attention(const Pass& pass, const Var& query, const Var& key, const
   const double minus_infinity = -std::numeric_limits<double>::infinity();
   const Var by_distance =
       gather(matmul(query, transpose(table)), from_host(row_of_key, {length, length}, device));
-  Var logits = scale(add(matmul(query, transpose(key)), by_distance), scale_factor);
+  Var logits = scale(add(matmul(query, transpose(key)), by_distance), scale_factor);  // eq. P1
   if (causal)
     logits = masked_fill(logits, from_host(hidden, {length, length}, device), minus_infinity);
   if (mask.defined())
@@ -89,7 +89,7 @@ Var relative_attention(const Pass& pass, const Var& query, const Var& key, const
   column[-1] = 1;
   const Var padded = concat({weights, constant(zeros(column, weights.dtype(), device))}, -1);
   const Var by_row = gather(padded, from_host(key_of_row, {length, rows}, device));
-  return add(matmul(weights, value), matmul(by_row, table));
+  return add(matmul(weights, value), matmul(by_row, table));  // eq. P2
 }
 
 }  // namespace mf

@@ -44,7 +44,7 @@ struct RelativeBias {
   }
 };
 
-/// The simplified relative scheme of the paper's first version (spec 1.8):
+/// The simplified relative scheme of the paper's first version (eq. P1, P2):
 ///   logit_ij = scale * (q_i . k_j + q_i . R_{i-j}),   out_i = sum_j a_ij (v_j + R_{i-j}).
 /// q, k, v: [B, H, T, D]; table R: [2 * reach - 1, D], row i - j + reach - 1, shared by the heads.
 /// Stores the attention weights, as R is also added to the values. Throws Error if T > reach.

@@ -28,6 +28,7 @@ struct AttentionOutput {
 
 namespace ops {
 
+/// Attention (eq. A1) with its options:
 /// out_i = sum_j d_ij w_ij v_j, w_i = softmax_j(logit_i), d_ij the dropout factor, 0 or 1 / (1 -
 /// p); logit_ij = (scale * q_i . k_j + bias_ij) / temperature, -inf where masked or not causal.
 /// With own keys and values the index j has one more value, "own": k_own = own_key_i, v_own =

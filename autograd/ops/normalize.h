@@ -10,7 +10,7 @@ namespace ops {
 /// y = radius * x / r, r = sqrt(|x|^2 + epsilon^2), over the last axis.
 /// x: f32|f64 [.., width]. Result: x's shape. epsilon > 0 keeps a row of zeros at zero.
 /// Saves: x and r (one per row). Gradient: gx = radius * (gy - x (x . gy) / r^2) / r.
-/// Throws Error unless radius > 0 and epsilon >= 0. Source: Memformer v2, eq. 5-6 (radius 1).
+/// Throws Error unless radius > 0 and epsilon >= 0. Source: eq. F2.
 struct Normalize {
   static constexpr const char* kName = "normalize";
   double radius, epsilon;

@@ -128,7 +128,7 @@ std::vector<Segment> random_window(const ModelConfig& config, std::int64_t count
 
 /// Runs BPTT, MRBP, checkpointed and truncated BPTT over random windows, in training mode. The
 /// claims: MRBP's gradients are BPTT's bit for bit, and its peak grows by one memory a segment
-/// (Memformer v2, section 4). Leaves weights as they were and gradients empty.
+/// (eq. C2). Leaves weights as they were and gradients empty.
 AuditReport audit_mrbp(const Memformer& model, const AuditOptions& options);
 
 /// Small enough to audit in seconds, with dropout so that replayed draws are part of the audit.

@@ -38,10 +38,12 @@ Statistics statistics_of(const Tensor& tensor) {
   return statistics;
 }
 
+// eq. C4.
 double MultiplyAdds::replay_ratio() const {
   return 1.0 + static_cast<double>(memory_path) / (3.0 * static_cast<double>(total()));
 }
 
+// eq. C5.
 MultiplyAdds multiply_adds(const ModelConfig& c) {
   const std::int64_t L = c.segment, d = c.width, k = c.slots;
   const std::int64_t relative =

@@ -28,7 +28,7 @@ Statistics statistics_of(const Tensor& tensor);
 ///   writer           2 (L + k) d^2 + 2 k (L + 1) d, and k d^2 for each of project_value and
 ///                    output_projection
 ///   decoder layer    8 L d^2 + 4 L^2 d + 2 L d f
-///   head             L d V
+///   head             L d V                                           (eq. C5)
 /// simplified_relative adds 2 L (2 S - 1) d to each self-attention, S being model.segment.
 struct MultiplyAdds {
   std::int64_t memory_path = 0;  ///< encoder and writer: all that M_{t+1} needs
@@ -37,7 +37,7 @@ struct MultiplyAdds {
   /// Of a whole step, forward.
   std::int64_t total() const { return memory_path + prediction; }
   /// Work of MRBP over that of BPTT in a long window: a step costs its forward pass and twice that
-  /// backward, and MRBP runs the memory path once more.
+  /// backward, and MRBP runs the memory path once more (eq. C4).
   double replay_ratio() const;
 };
 /// Of the model that this configuration describes.

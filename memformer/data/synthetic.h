@@ -54,7 +54,7 @@ class SyntheticTask {
 /// One of the tasks below; throws Error on an unknown name, which lists them all.
 ///
 /// Written as one sequence, cut into segments; a step is scored on the answer tokens in the next
-/// segment, and not at all (no targets) where there are none (spec related 12.2):
+/// segment, and not at all (no targets) where there are none:
 ///   copy         n of 8 symbols, start mark, the n symbols twice. Scored: both repetitions.
 ///                ids: symbols 0..7, start 8, begin 9
 ///   reverse      n of 8 symbols, start mark, the n symbols backwards. Scored: those. ids: as copy
@@ -62,7 +62,7 @@ class SyntheticTask {
 ///                mark, its value. Scored: the last. ids: keys 0..25, values 26..35, query 36,
 ///                begin 37
 /// Written as segments: one pair [key, value] each, without targets; then [query mark, key], whose
-/// decoder reads [begin] and is scored on [value] (12.3); every written key is asked for equally
+/// decoder reads [begin] and is scored on [value]; every written key is asked for equally
 /// often:
 ///   remember     P distinct keys of 16, values of 16. ids: keys 0..15, values 16..31, query 32,
 ///                begin 33

@@ -15,7 +15,7 @@ struct TextStreamOptions {
   std::int64_t batch = 1;            ///< B
   std::int64_t segment_length = 64;  ///< L
   /// Precede every document with a step that reads one begin token and is scored on the document's
-  /// first segment; else a document's first segment is only read (spec 1.10, question 9).
+  /// first segment; else a document's first segment is only read.
   bool score_first_segment = false;
   /// Start a row's share again at its end (training); else the row idles until all have ended.
   bool wrap = true;
@@ -27,7 +27,7 @@ struct TextStreamOptions {
 /// continues its row's memory from the step before; `reset` marks each document's first step. Only
 /// the last segment of a document may be shorter than L, and it is never read, only a target: there
 /// kIgnore fills the targets up and begin tokens the decoder inputs. Documents without a step are
-/// passed over.
+/// passed over. Source: eq. S1.
 ///
 /// Row and step determine everything, so the stream's position is the number of steps taken.
 class TextStream {

@@ -21,13 +21,13 @@ enum class Positions {
   simplified_relative,  ///< the paper's first version: relative_attention
   none                  ///< it does not
 };
-/// Which LayerNorm the slots pass when they are read (spec 1.10, #1).
+/// Which LayerNorm the slots pass when they are read (eq. R1).
 enum class ReadNorm {
   shared,  ///< the tokens' one
   own,     ///< one of their own
   none     ///< none: slots are read as they are
 };
-/// How a slot is brought back to scale after it was written (spec 1.10, #6).
+/// How a slot is brought back to scale after it was written (eq. F2).
 enum class MemoryNorm {
   l2,          ///< to length `memory_radius`
   layer_norm,  ///< without gain and bias
@@ -77,7 +77,7 @@ struct ModelConfig {
 
   /// memory_radius with its default resolved.
   double radius() const;
-  /// The first paper's writer: projected slot value, no forgetting, no normalisation (spec 1.8).
+  /// The first paper's writer (eq. W6): projected slot value, no forgetting, no normalisation.
   void use_v1_writer();
   /// Field by field.
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;

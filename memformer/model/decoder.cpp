@@ -24,6 +24,7 @@ Var DecoderLayer::operator()(const Pass& pass, const Var& x, const Var& encoded,
                              const AttentionScope& seen, const AttentionScope& cross) const {
   const ModuleScope scope(pass);
   const double p = dropout_probability;
+  // eq. D1, D2 and D3.
   const Var a = add_residual(pass.at("self_dropout"), x, p, [&](const Var& residual) {
     const Var normed = self_norm(pass.at("self_norm"), x);
     return self_attention(pass.at("self_attention"), normed, normed, seen, residual);

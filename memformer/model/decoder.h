@@ -5,7 +5,7 @@
 
 namespace mf {
 
-/// Pre-norm decoder layer (v2 Fig. 1; spec 1.4):
+/// Pre-norm decoder layer (eq. D1 to D3):
 ///   a = x + CausalSelfAttention(LN(x)),  b = a + CrossAttention(LN(a), E_t),  y = b + FFN(LN(b)).
 struct DecoderLayer {
   LayerNorm self_norm;                 ///< before self-attention

@@ -58,6 +58,7 @@ Var EncoderLayer::operator()(const Pass& pass, const Var& x, const Var& memory,
                              const AttentionScope& seen) const {
   const ModuleScope scope(pass);
   const double p = dropout_probability;
+  // eq. E1, E2 and E3.
   const Var a = add_residual(pass.at("self_dropout"), x, p, [&](const Var& residual) {
     const Var normed = self_norm(pass.at("self_norm"), x);
     return self_attention(pass.at("self_attention"), normed, normed, seen, residual);

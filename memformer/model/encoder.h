@@ -10,7 +10,7 @@
 
 namespace mf {
 
-/// Pre-norm encoder layer (v2 Fig. 1; spec 1.2):
+/// Pre-norm encoder layer (eq. E1 to E3):
 ///   a = x + SelfAttention(LN(x)),  b = a + MemoryRead(LN(a), M),  y = b + FFN(LN(b)).
 struct EncoderLayer {
   LayerNorm self_norm;                 ///< before self-attention

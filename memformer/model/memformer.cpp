@@ -36,6 +36,7 @@ Var Memformer::encode(const Pass& pass, const Tensor& tokens, const Tensor& padd
   return encoder_(pass.at("encoder"), tokens, padding, memory);
 }
 
+// eq. D4, before the softmax.
 Var Memformer::logits(const Pass& pass, const Var& x) const {
   if (output_) return (*output_)(pass.at("output"), x);
   const Embedding& table = decoder_ ? decoder_->embedding.tokens : encoder_.embedding.tokens;
@@ -91,6 +92,7 @@ LiveState keep_rules(LiveState next, const LiveState& state) {
 
 }  // namespace
 
+// eq. S2.
 LiveState Memformer::next_state(const Pass& pass, const Segment& segment,
                                 const LiveState& state) const {
   const Var memory = read_state(pass, state, segment.reset);
@@ -98,6 +100,7 @@ LiveState Memformer::next_state(const Pass& pass, const Segment& segment,
   return keep_rules(write(pass, memory, encoded, segment.padding), state);
 }
 
+// eq. S2 and S3.
 StepResult Memformer::step(const Pass& pass, const Segment& segment, const LiveState& state) const {
   const Var memory = read_state(pass, state, segment.reset);
   const Var encoded = encode(pass, segment.tokens, segment.padding, memory);

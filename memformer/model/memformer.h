@@ -11,7 +11,8 @@ namespace mf {
 
 /// Memformer (arXiv 2010.06891 v2). Step t reads M_t and segment s_t, writes M_{t+1}, and is scored
 /// on s_{t+1}:
-///   E_t = Encoder(s_t, M_t),   M_{t+1} = BMN(Write(M_t, E_t)),   P(s_{t+1}) = Decoder(E_t).
+///   E_t = Encoder(s_t, M_t),   M_{t+1} = BMN(Write(M_t, E_t)),   P(s_{t+1}) = Decoder(E_t)
+/// (eq. S2, S3).
 /// Encoder-only: the head reads E_t and targets are one per encoder position.
 class Memformer final : public Recurrence {
  public:

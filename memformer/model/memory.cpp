@@ -33,17 +33,20 @@ Var Memory::normalise(const Var& x) const {
   return x;
 }
 
+// eq. F3.
 Var Memory::initial(const Pass& pass, std::int64_t batch) const {
   const ModuleScope scope(pass);
   const Var slots = normalise(pass.tape.param(forgetting));
   return expand(slots, {batch, slots.size(0), slots.size(1)});
 }
 
+// eq. F1 and F2.
 Var Memory::advance(const Pass& pass, const Var& written) const {
   const ModuleScope scope(pass);
   return normalise(adds_forgetting ? add(written, pass.tape.param(forgetting)) : written);
 }
 
+// eq. F5.
 Var Memory::start(const Pass& pass, const Var& memory, const Tensor& reset) const {
   if (!reset.defined()) return memory;
   const ModuleScope scope(pass);

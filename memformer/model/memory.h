@@ -6,10 +6,10 @@
 namespace mf {
 
 /// The slots at rest and between steps: forgetting vectors v, one per slot, shared by the batch.
-///   Biased Memory Normalization (v2 section 3.4; spec 1.6):
+///   Biased Memory Normalization (eq. F1, F2):
 ///     u_i = m'_i + v_i,   m_{t+1,i} = radius * u_i / sqrt(|u_i|^2 + eps^2)
-///   initial memory: m_{0,i} = radius * v_i / sqrt(|v_i|^2 + eps^2)
-/// so that a slot that is never refreshed turns toward where it began. v gets gradient from every
+///   initial memory (eq. F3): m_{0,i} = radius * v_i / sqrt(|v_i|^2 + eps^2)
+/// so that a slot never refreshed turns toward where it began (eq. F4). v gets gradient from every
 /// step and, where a document starts inside the window, from the initial memory.
 struct Memory {
   Parameter forgetting;              ///< v: [slots, width]
@@ -28,7 +28,8 @@ struct Memory {
   Var initial(const Pass& pass, std::int64_t batch) const;
   /// M_{t+1} from the written slots m' [batch, slots, width].
   Var advance(const Pass& pass, const Var& written) const;
-  /// M with the rows that start a document replaced by M_0; `reset` u8 [batch] or undefined.
+  /// M with the rows that start a document replaced by M_0 (eq. F5); `reset` u8 [batch] or
+  /// undefined.
   Var start(const Pass& pass, const Var& memory, const Tensor& reset) const;
 
   /// Names the members for ParameterCollector.

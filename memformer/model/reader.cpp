@@ -12,7 +12,7 @@ MemoryReader::MemoryReader(const ModelConfig& c, RngKey key)
 
 Var MemoryReader::operator()(const Pass& pass, const Var& tokens, const Var& memory,
                              const Var& residual) const {
-  Var slots = memory;
+  Var slots = memory;  // eq. R1: what keys and values are made of
   if (read_norm == ReadNorm::shared) slots = norm(pass.at("memory_norm"), memory);
   if (read_norm == ReadNorm::own) slots = (*slot_norm)(pass.at("slot_norm"), memory);
   return attention(pass.at("memory_attention"), norm(pass.at("memory_norm"), tokens), slots, {},

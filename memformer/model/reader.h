@@ -8,7 +8,7 @@
 
 namespace mf {
 
-/// Memory reading (v2 section 3.2; spec 1.2, 1.3), in every encoder layer:
+/// Memory reading (eq. R1 to R3), in every encoder layer:
 ///   b = a + MultiHead(Q = LN(a) W_Q, K = LN'(M) W_K, V = LN'(M) W_V)
 /// Every token sees every slot; no mask, no positions. LN' is the tokens' LN, one of its own or
 /// none. a: [B, L, width]; M: [B, slots, width]. Result: the sum's second term, [B, L, width].

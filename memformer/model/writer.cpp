@@ -21,12 +21,14 @@ MemoryWriter::MemoryWriter(const ModelConfig& c, RngKey rng)
 Var MemoryWriter::operator()(const Pass& pass, const Var& memory, const Var& tokens,
                              const Tensor& padding) const {
   const ModuleScope scope(pass);
+  // eq. W1 and W2.
   const Var q = split_heads(query(pass.at("query"), memory), heads);
   const Var kappa = split_heads(
       slot_key ? (*slot_key)(pass.at("slot_key"), memory) : key(pass.at("slot_key"), memory),
       heads);
   const Var token_keys = split_heads(key(pass.at("key"), tokens), heads);
   const Var token_values = split_heads(value(pass.at("value"), tokens), heads);
+  // eq. W3, W4 and W5: a slot's own key and value are seen by that slot alone.
   AttentionInputs inputs;
   inputs.mask = key_mask(padding);
   inputs.options.temperature = temperature;

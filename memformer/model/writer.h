@@ -7,7 +7,7 @@
 
 namespace mf {
 
-/// Memory writing by slot attention (v2 section 3.3, Fig. 3; spec 1.5), once per step, after the
+/// Memory writing by slot attention (eq. W1 to W5; v1: eq. W6), once per step, after the
 /// encoder. For slot i over itself and the encoded tokens x, per head:
 ///   q_i = m_i W_Q, kappa_i = m_i W_K, K_x = x W_K, V_x = x W_V
 ///   a_i = softmax([q_i . kappa_i ; q_i K_x^T] / (sqrt(D) tau)),   m'_i = a_i [m_i ; V_x]

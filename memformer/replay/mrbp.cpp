@@ -12,9 +12,9 @@ WindowResult mrbp(const Recurrence& model, std::span<const Segment> segments, co
   const CategoryScope category(Category::activation);
 
   WindowResult result = start_result(segments, entry);
-  std::vector<State>& memories = result.states;  // the replay buffer
+  std::vector<State>& memories = result.states;  // the replay buffer, eq. M1
 
-  // Forward: the memory path of all segments but the last, which the backward loop begins with. In
+  // Forward, eq. M2: the memory path of all segments but the last, which the loop below runs. In
   // anomaly mode it is recorded, and forgotten: only a tape can name the op that made a NaN.
   for (std::int64_t t = 0; t + 1 < count; ++t) {
     Tape tape = options.check_finite ? Tape() : Tape::off();
@@ -23,9 +23,9 @@ WindowResult mrbp(const Recurrence& model, std::span<const Segment> segments, co
         kept(model.next_state(pass, segments[at(t)], constants_of(memories.back()))));
   }
 
-  // Backward: newest segment first, each on a tape of its own.
+  // Backward, eq. M4: newest segment first, each on a tape of its own.
   const double weight = loss_weight(segments, options.scale);
-  State gradient;  // G, at the state after segment t; empty: no loss lies behind it
+  State gradient;  // G of eq. M3, at the state after segment t; empty: no loss lies behind it
   for (std::int64_t t = count - 1; t >= 0; --t) {
     Tape tape;
     const Pass pass = pass_of(tape, t, key, options);
@@ -42,8 +42,8 @@ WindowResult mrbp(const Recurrence& model, std::span<const Segment> segments, co
       add_state_seeds(seeds, step.next, gradient);
       book_step(result, t, segments[at(t)], step, options);
     }
-    tape.backward(seeds);
-    gradient = gradient_of(tape, memory, t);
+    tape.backward(seeds);                     // eq. M5
+    gradient = gradient_of(tape, memory, t);  // eq. M6
   }
   result.entry_gradient = std::move(gradient);
   add_up_losses(result);

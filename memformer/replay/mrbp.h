@@ -4,7 +4,7 @@
 
 namespace mf {
 
-/// Memory replay back-propagation (Memformer v2, Algorithm 1): exact gradients through a window of
+/// Memory replay back-propagation (Algorithm 1, eq. M1 to M7): exact gradients through a window of
 /// segments in the memory of one.
 ///
 ///   1. Forward, nothing recorded: M_{t+1} = memory path of (x_t, M_t); the states are kept.
@@ -16,7 +16,8 @@ namespace mf {
 /// so on the CPU they are the same bits as bptt's. Segment t draws from key.at(t) in both passes.
 /// The last state written has no loss behind it and gets no gradient. Peak: the window's states,
 /// plus the activations of one step. Work: bptt's, plus one memory path for all segments but the
-/// last. Throws Error if a replayed state differs from the kept one, naming segment and element.
+/// last (eq. C2). Throws Error if a replayed state differs from the kept one, naming segment and
+/// element.
 WindowResult mrbp(const Recurrence& model, std::span<const Segment> segments, const State& entry,
                   RngKey key, const WindowOptions& options = {});
 

@@ -10,7 +10,7 @@ namespace mf {
 inline constexpr std::int32_t kIgnore = -1;
 
 /// What one step reads: L tokens of each of B rows, and the targets it is scored on.
-/// For a language model the targets are the tokens of the *next* segment (spec: step t reads s_t
+/// For a language model the targets are the tokens of the *next* segment (eq. S1: step t reads s_t
 /// and is scored on s_{t+1}); the decoder reads them shifted right behind a begin token.
 struct Segment {
   Tensor tokens;            ///< i32 [B, L]: what the encoder reads

@@ -29,6 +29,7 @@ bool SlidingWindow::fill(const std::function<bool(Segment&)>& next) {
   return true;
 }
 
+// eq. M7: "the oldest" are at the front.
 State SlidingWindow::advance(const WindowResult& result) {
   check(static_cast<std::int64_t>(result.states.size()) > stride_,
         "window: the result holds {} states, {} are needed to advance by {}; run the whole window",

@@ -10,7 +10,7 @@
 
 namespace mf {
 
-/// How the losses of a window become one number.
+/// How the losses of a window become one number (eq. S4).
 enum class LossScale {
   mean,  ///< the sum over the window's scored targets, divided by their number
   sum    ///< the sum itself
@@ -55,7 +55,7 @@ std::int64_t scored_targets(std::span<const Segment> segments);
 
 /// A window of `horizon` segments that slides over a stream by `stride` (1..horizon): the oldest
 /// segments are dropped, and the state before the oldest one kept becomes the entry state. That
-/// state was made with older weights; everything after it is recomputed.
+/// state was made with older weights; everything after it is recomputed (eq. M7).
 class SlidingWindow {
  public:
   /// Empty. Throws Error unless 1 <= stride <= horizon.

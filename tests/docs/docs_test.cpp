@@ -1,8 +1,10 @@
-// What README.md and docs/*.md say about files, code, tests and configuration keys is so.
+// What README.md and the pages in docs say about files, code, equations, tests and configuration
+// keys is so, and a reader who follows their links gets everywhere.
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -19,6 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 using Lines = std::vector<std::string>;
+/// Texts by path, seen from the project's root: "docs/tape.md".
+using Book = std::map<std::string, std::string>;
 
 const fs::path kSources{MEMFORMER_SOURCE_DIR};
 
@@ -42,12 +46,25 @@ std::string trimmed(const std::string& line) {
   return begin == line.npos ? "" : line.substr(begin, line.find_last_not_of(' ') - begin + 1);
 }
 
-std::vector<fs::path> pages() {
-  std::vector<fs::path> paths{kSources / "README.md"};
-  for (const auto& entry : fs::directory_iterator(kSources / "docs"))
-    if (entry.path().extension() == ".md") paths.push_back(entry.path());
-  REQUIRE(paths.size() > 10);
-  return paths;
+/// Every file in `folder` with one of these endings.
+Book book_of(const std::string& folder, const std::set<std::string>& endings) {
+  Book book;
+  for (const auto& entry : fs::recursive_directory_iterator(kSources / folder))
+    if (endings.contains(entry.path().extension().string()))
+      book[fs::relative(entry.path(), kSources).generic_string()] = text_of(entry.path());
+  REQUIRE(!book.empty());
+  return book;
+}
+
+/// README.md and all pages in docs.
+const Book& pages() {
+  static const Book book = [] {
+    Book all = book_of("docs", {".md"});
+    all["README.md"] = text_of(kSources / "README.md");
+    return all;
+  }();
+  REQUIRE(book.size() > 25);
+  return book;
 }
 
 /// A fenced block: what stands behind the fence, and the lines inside.
@@ -90,14 +107,166 @@ std::vector<std::string> code_spans(const std::string& prose) {
   return matches(prose, std::regex("`([^`\n]+)`"));
 }
 
-/// Links that lead nowhere, seen from `folder`.
-std::vector<std::string> broken_links(const std::string& prose, const fs::path& folder) {
-  std::vector<std::string> broken;
-  for (std::string target : matches(prose, std::regex("\\]\\(([^)\\s]+)\\)"))) {
-    if (target.starts_with("http") || target.starts_with("#")) continue;
-    if (!fs::exists(folder / target.substr(0, target.find('#')))) broken.push_back(target);
+/// What a heading is called in a link: lower case, spaces as hyphens, without punctuation.
+std::string slug_of(const std::string& heading) {
+  std::string slug;
+  for (const char c : heading) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (std::isalnum(byte) != 0 || c == '-' || c == '_') {
+      slug += static_cast<char>(std::tolower(byte));
+    } else if (c == ' ') {
+      slug += '-';
+    }
+  }
+  return slug;
+}
+
+/// What may stand behind a '#' in a link to the page.
+std::set<std::string> fragments_of(const std::string& text) {
+  std::set<std::string> fragments;
+  for (const std::string& line : lines_of(page_of(text).prose))
+    if (line.starts_with('#')) {
+      const std::string slug = slug_of(trimmed(line.substr(line.find_first_not_of('#'))));
+      std::string unique = slug;
+      for (int i = 1; !fragments.insert(unique).second; ++i)
+        unique = slug + "-" + std::to_string(i);
+    }
+  return fragments;
+}
+
+std::vector<std::string> links_in(const std::string& prose) {
+  return matches(prose, std::regex("\\]\\(([^)\\s]+)\\)"));
+}
+
+/// The path that `target`, found on `page`, leads to, without its fragment.
+std::string destination(const std::string& page, const std::string& target) {
+  const std::string file = target.substr(0, target.find('#'));
+  return file.empty() ? page : (fs::path(page).parent_path() / file).lexically_normal().string();
+}
+
+/// Links of a page that lead to no file, or to a fragment that the page they lead to does not have.
+Lines broken_links(const std::string& page, const Book& book) {
+  Lines broken;
+  for (const std::string& target : links_in(page_of(book.at(page)).prose)) {
+    if (target.starts_with("http")) continue;
+    const std::string path = destination(page, target);
+    const auto hash = target.find('#');
+    const bool fits =
+        book.contains(path)
+            ? hash == target.npos || fragments_of(book.at(path)).contains(target.substr(hash + 1))
+            : hash == target.npos && fs::exists(kSources / path);
+    if (!fits) broken.push_back(target);
   }
   return broken;
+}
+
+/// The pages that links lead to from README.md, one after the other.
+std::set<std::string> reached_pages(const Book& book) {
+  std::set<std::string> reached{"README.md"};
+  Lines open{"README.md"};
+  while (!open.empty()) {
+    const std::string page = open.back();
+    open.pop_back();
+    for (const std::string& target : links_in(page_of(book.at(page)).prose)) {
+      const std::string path = destination(page, target);
+      if (book.contains(path) && reached.insert(path).second) open.push_back(path);
+    }
+  }
+  return reached;
+}
+
+/// The chapters of the walkthrough, in their order.
+Lines chapters_of(const Book& book) {
+  Lines chapters;
+  const std::regex chapter("docs/walkthrough/[0-9]{2}-[a-z-]+\\.md");
+  for (const auto& [path, text] : book)
+    if (std::regex_match(path, chapter)) chapters.push_back(path);
+  return chapters;
+}
+
+/// What keeps a reader from going from README.md to the table of contents, from there to every
+/// chapter, and from each chapter to its neighbours.
+Lines path_faults(const Book& book) {
+  Lines faults;
+  const Lines chapters = chapters_of(book);
+  const std::set<std::string> reached = reached_pages(book);
+  const auto require_link = [&](const std::string& from, const std::string& to) {
+    for (const std::string& target : links_in(page_of(book.at(from)).prose))
+      if (destination(from, target) == to) return;
+    faults.push_back(from + " has no link to " + to);
+  };
+  const std::string contents = "docs/walkthrough/README.md";
+  require_link("README.md", contents);
+  for (std::size_t i = 0; i < chapters.size(); ++i) {
+    require_link(contents, chapters[i]);
+    if (!reached.contains(chapters[i])) faults.push_back(chapters[i] + " is not reached");
+    if (i > 0) require_link(chapters[i], chapters[i - 1]);
+    if (i + 1 < chapters.size()) require_link(chapters[i], chapters[i + 1]);
+  }
+  for (const std::string& page : reached)
+    for (const std::string& target : broken_links(page, book))
+      faults.push_back(page + " links " + target + ", which is not there");
+  return faults;
+}
+
+/// The equations that a text cites: "eq. W3", "eq. F1, F2", "eq. W1 to W4".
+std::set<std::string> cited_in(const std::string& text) {
+  std::set<std::string> cited;
+  const std::regex list("eq\\. ([A-Z][0-9]+(?:(?:,| and| to) [A-Z][0-9]+)*)");
+  const std::regex one("(,|and|to)? ?([A-Z])([0-9]+)");
+  for (const std::string& names : matches(text, list)) {
+    int before = 0;
+    for (auto it = std::sregex_iterator(names.begin(), names.end(), one);
+         it != std::sregex_iterator(); ++it) {
+      const int number = std::stoi((*it)[3]);
+      const int from = (*it)[1] == "to" ? before + 1 : number;
+      for (int n = from; n <= number; ++n) cited.insert((*it)[2].str() + std::to_string(n));
+      before = number;
+    }
+  }
+  return cited;
+}
+
+/// The sections of equations.md, by the equation that is their heading.
+std::map<std::string, std::string> equations_in(const std::string& text) {
+  std::map<std::string, std::string> equations;
+  std::string* section = nullptr;
+  const std::regex heading("### ([A-Z][0-9]+)");
+  for (const std::string& line : lines_of(page_of(text).prose)) {
+    std::smatch match;
+    if (std::regex_match(line, match, heading)) {
+      section = &equations[match[1]];
+    } else if (line.starts_with('#')) {
+      section = nullptr;
+    } else if (section) {
+      *section += line + "\n";
+    }
+  }
+  return equations;
+}
+
+/// What does not agree between docs/equations.md and the texts that cite it: every citation must
+/// name an equation, and every source that an equation's section links must cite it.
+Lines citation_faults(const std::string& equations_page, const Book& sources) {
+  Lines faults;
+  const auto equations = equations_in(equations_page);
+  std::map<std::string, std::set<std::string>> cited;
+  for (const auto& [path, text] : sources) {
+    cited[path] = cited_in(text);
+    for (const std::string& name : cited[path])
+      if (!equations.contains(name)) faults.push_back(path + " cites " + name + ", which is none");
+  }
+  for (const auto& [name, section] : equations) {
+    int places = 0;
+    for (const std::string& target : links_in(section)) {
+      const std::string path = destination("docs/equations.md", target);
+      if (!sources.contains(path)) continue;
+      ++places;
+      if (!cited[path].contains(name)) faults.push_back(path + " does not cite " + name);
+    }
+    if (places == 0) faults.push_back(name + " names no code");
+  }
+  return faults;
 }
 
 /// The first line of `quoted` that `file` does not have behind the lines before it, or "".
@@ -154,17 +323,18 @@ bool same_value(const Json& value, const std::string& text) {
 }  // namespace
 
 TEST_SUITE("docs") {
-  TEST_CASE("docs: every relative link leads to a file") {
-    for (const fs::path& path : pages())
-      for (const std::string& target :
-           broken_links(page_of(text_of(path)).prose, path.parent_path()))
-        CHECK_MESSAGE(false, path.filename().string() << " links " << target);
+  TEST_CASE("docs: every relative link leads to a file, and its fragment to a heading") {
+    for (const auto& [path, text] : pages())
+      for (const std::string& target : broken_links(path, pages()))
+        CHECK_MESSAGE(false, path << " links " << target);
   }
 
-  TEST_CASE("docs: the README's example is the marked part of examples/tiny_memformer.cpp") {
+  TEST_CASE(
+      "docs: the README's example is the marked part of examples/walkthrough/09_training.cpp") {
     Lines marked;
     bool inside = false;
-    for (const std::string& line : lines_of(text_of(kSources / "examples/tiny_memformer.cpp"))) {
+    for (const std::string& line :
+         lines_of(text_of(kSources / "examples/walkthrough/09_training.cpp"))) {
       if (trimmed(line) == "// README ends") inside = false;
       if (inside) marked.push_back(line.substr(std::min<std::size_t>(2, line.size())));
       if (trimmed(line) == "// README begins") inside = true;
@@ -176,15 +346,45 @@ TEST_SUITE("docs") {
     CHECK(found);
   }
 
+  TEST_CASE(
+      "docs: a reader gets from README.md to every chapter, and from each to its neighbours") {
+    CHECK(chapters_of(pages()).size() == 10);
+    for (const std::string& fault : path_faults(pages())) CHECK_MESSAGE(false, fault);
+  }
+
+  TEST_CASE("docs: every chapter has a program of fewer than 150 lines") {
+    for (const std::string& chapter : chapters_of(pages())) {
+      std::string program = fs::path(chapter).stem().string() + ".cpp";
+      std::ranges::replace(program, '-', '_');
+      const std::string path = "examples/walkthrough/" + program;
+      CHECK_MESSAGE(lines_of(text_of(kSources / path)).size() < 150, path);
+      CHECK_MESSAGE(
+          page_of(pages().at(chapter)).prose.find("(../../" + path + ")") != std::string::npos,
+          chapter << " does not link " << path);
+    }
+  }
+
+  TEST_CASE("docs: every equation is cited by the code it names, and every citation is one") {
+    Book sources;
+    for (const char* folder : {"tensor", "autograd", "nn", "memformer", "examples"})
+      sources.merge(book_of(folder, {".h", ".cpp"}));
+    REQUIRE(sources.size() > 100);
+    const std::string& page = pages().at("docs/equations.md");
+    CHECK(equations_in(page).size() > 30);
+    for (const std::string& fault : citation_faults(page, sources)) CHECK_MESSAGE(false, fault);
+    for (const auto& [path, text] : pages())
+      for (const std::string& name : cited_in(text))
+        CHECK_MESSAGE(equations_in(page).contains(name), path << " cites " << name);
+  }
+
   TEST_CASE("docs: quoted code stands in the file it is quoted from") {
     int quotes = 0;
-    for (const fs::path& path : pages())
-      for (const Block& block : page_of(text_of(path)).blocks) {
+    for (const auto& [path, text] : pages())
+      for (const Block& block : page_of(text).blocks) {
         if (!block.info.starts_with("cpp ")) continue;
         const std::string source = block.info.substr(4);
         const std::string wrong = misquoted(block.lines, lines_of(text_of(kSources / source)));
-        CHECK_MESSAGE(wrong.empty(), path.filename().string()
-                                         << " quotes from " << source << ": " << wrong);
+        CHECK_MESSAGE(wrong.empty(), path << " quotes from " << source << ": " << wrong);
         ++quotes;
       }
     CHECK(quotes > 10);
@@ -195,11 +395,11 @@ TEST_SUITE("docs") {
     std::set<std::string> units;
     for (const std::string& name : names) units.insert(name.substr(0, name.find(':')));
     std::size_t named = 0;
-    for (const fs::path& path : pages())
-      for (const std::string& span : code_spans(page_of(text_of(path)).prose)) {
+    for (const auto& [path, text] : pages())
+      for (const std::string& span : code_spans(page_of(text).prose)) {
         const auto colon = span.find(": ");
         if (colon == span.npos || !units.contains(span.substr(0, colon))) continue;
-        CHECK_MESSAGE(names.contains(span), path.filename().string() << " names " << span);
+        CHECK_MESSAGE(names.contains(span), path << " names " << span);
         ++named;
       }
     CHECK(named > 40);
@@ -222,11 +422,11 @@ TEST_SUITE("docs") {
   TEST_CASE("docs: configuration keys that a page names exist") {
     const std::map<std::string, Json> keys = defaults();
     const std::regex shape("((?:model|data|train)\\.[a-z0-9_]+)(?:=.*)?");
-    for (const fs::path& path : pages())
-      for (const std::string& span : code_spans(page_of(text_of(path)).prose)) {
+    for (const auto& [path, text] : pages())
+      for (const std::string& span : code_spans(page_of(text).prose)) {
         std::smatch match;
         if (std::regex_match(span, match, shape))
-          CHECK_MESSAGE(keys.contains(match[1]), path.filename().string() << " names " << span);
+          CHECK_MESSAGE(keys.contains(match[1]), path << " names " << span);
       }
   }
 
@@ -246,14 +446,51 @@ TEST_SUITE("docs") {
     CHECK(misquoted({"int a = 1;", "int c = 3;"}, file).empty());
     CHECK(misquoted({"int c = 3;", "int a = 1;"}, file) == "int a = 1;");
     CHECK(misquoted({"int a = 2;"}, file) == "int a = 2;");
-    CHECK(broken_links("[a](docs/ops.md) [b](docs/nowhere.md#x) [c](#here)", kSources) ==
-          Lines{"docs/nowhere.md#x"});
+    const Book linked{{"README.md",
+                       "[a](docs/b.md#two-words) [b](docs/b.md#two) [c](docs/c.md) "
+                       "[d](#here) [e](tests) [f](docs/b.md#two-words-1)"},
+                      {"docs/b.md", "## Two `words`!\n```text\n# two\n```\n## Two words\n"}};
+    CHECK(broken_links("README.md", linked) == Lines{"docs/b.md#two", "docs/c.md", "#here"});
     CHECK(page_of("a\n```cpp x.h\nb\n```\nc\n").prose == "a\nc\n");
     CHECK(key_rows("| `train.steps` | 5 | steps |\n| `model.positions` | `none` | where |\n") ==
           std::map<std::string, std::string>{{"train.steps", "5"}, {"model.positions", "none"}});
     CHECK(same_value(Json(1e-3), "0.001"));
     CHECK_FALSE(same_value(Json(1e-3), "0.01"));
     CHECK_FALSE(same_value(Json(true), "yes"));
+  }
+
+  TEST_CASE("docs: a planted gap in the reader's path is found") {
+    const std::string one = "docs/walkthrough/01-one.md", two = "docs/walkthrough/02-two.md";
+    const Book whole{{"README.md", "[start](docs/walkthrough/README.md)"},
+                     {"docs/walkthrough/README.md", "[first](01-one.md) [second](02-two.md)"},
+                     {one, "[next](02-two.md)"},
+                     {two, "[back](01-one.md) [up](../../README.md)"}};
+    CHECK(path_faults(whole).empty());
+    Book gap = whole;
+    gap[one] = "[next](02-two.md#missing)";
+    CHECK(path_faults(gap) == Lines{one + " links 02-two.md#missing, which is not there"});
+    gap[one] = "the end";
+    CHECK(path_faults(gap) == Lines{one + " has no link to " + two});
+    gap = whole;
+    gap["README.md"] = "[elsewhere](LICENSE)";
+    CHECK(path_faults(gap) == Lines{"README.md has no link to docs/walkthrough/README.md",
+                                    one + " is not reached", two + " is not reached"});
+    // The real pages, with the link back taken out of one chapter.
+    gap = pages();
+    std::string& page = gap.at("docs/walkthrough/05-attention.md");
+    page = std::regex_replace(page, std::regex("\\(04-[a-z-]+\\.md\\)"), "(README.md)");
+    CHECK(path_faults(gap).size() == 1);
+  }
+
+  TEST_CASE("docs: a planted citation of nothing, and an equation nobody cites, are found") {
+    CHECK(cited_in("eq. W1 to W3, see eq. F1, F2 and M4; eq. 5") ==
+          std::set<std::string>{"W1", "W2", "W3", "F1", "F2", "M4"});
+    const std::string page = "### W1\n[a](../nn/a.h)\n### W2\n[b](../nn/b.cpp)\n## Other\n";
+    CHECK(citation_faults(page, {{"nn/a.h", "eq. W1"}, {"nn/b.cpp", "eq. W2"}}).empty());
+    CHECK(citation_faults(page, {{"nn/a.h", "eq. W1"}, {"nn/b.cpp", "eq. W3"}}) ==
+          Lines{"nn/b.cpp cites W3, which is none", "nn/b.cpp does not cite W2"});
+    CHECK(citation_faults("### W1\nnothing\n", {{"nn/a.h", "eq. W1"}}) ==
+          Lines{"W1 names no code"});
   }
 }
 

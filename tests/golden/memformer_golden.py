@@ -596,7 +596,7 @@ def run_case(case, detach_memory=False):
 
 
 # ------------------------------------------------------------------------------------------------
-# Closed-form cases (spec 7.1): radius 1, epsilon 0
+# Closed-form cases: radius 1, epsilon 0
 
 
 def closed_form_model(width, heads, temperature):
