@@ -61,6 +61,7 @@ Var Tape::input(Tensor value, std::string_view name) {
   if (!records_) return constant(std::move(value));
   require_recording("input");
   const std::int32_t id = add_place(value, true);
+  input_names_.emplace_back(id, name);
   return {std::move(value), this, id, nullptr};
 }
 
@@ -147,6 +148,7 @@ void Tape::deposit(std::int32_t id, Tensor&& gradient, const char* from) {
     if (const std::int64_t bad = count_nonfinite(gradient); bad > 0)
       fail("{}: the backward pass made {} NaN or infinite values of {}", from, bad,
            described_with_range(gradient));
+  ++place.received;
   if (!place.parameter.defined()) {
     accumulate(gradients_[static_cast<std::size_t>(id)], std::move(gradient));
     return;
@@ -164,7 +166,9 @@ Tensor* Tape::accumulator(std::int32_t id) {
   Tensor& slot =
       place.parameter.defined() ? place.parameter.grad() : gradients_[static_cast<std::size_t>(id)];
   const bool mine = slot.defined() && slot.sole_owner() && slot.is_contiguous();
-  return mine && !check_finite_ ? &slot : nullptr;
+  if (!mine || check_finite_) return nullptr;
+  ++place.received;
+  return &slot;
 }
 
 void Tape::backward(const Var& loss) {
@@ -178,6 +182,7 @@ void Tape::backward(std::span<const Seed> seeds) {
   require_recording("backward");
   const CategoryScope category(Category::gradient);
   gradients_.resize(places_.size());
+  given_.resize(inputs_.size());
   for (const Seed& seed : seeds) {
     check(seed.var.tape == this, "backward: a seed's var {} is not on this tape; {}", seed.var,
           seed.var.on_tape() ? "it belongs to another one" : "it is a constant");
@@ -186,15 +191,18 @@ void Tape::backward(std::span<const Seed> seeds) {
     deposit(seed.var.id, Tensor(seed.gradient), "backward");
   }
   swept_ = true;
+  std::int32_t visits = 0;
   for (std::size_t i = entries_.size(); i-- > 0;) {
     Entry& entry = entries_[i];
+    entry.name = entry.node->name();
     const std::span gy(gradients_.data() + entry.first_output,
                        static_cast<std::size_t>(entry.outputs));
     if (std::ranges::any_of(gy, &Tensor::defined)) {
-      const char* const name = entry.node->name();
+      entry.visit = visits++;
       const std::string place = check_finite_ ? where(*entry.node, entry.module) : "";
-      Grads grads(*this, inputs_of(entry), check_finite_ ? place.c_str() : name);
-      const detail::OpScope scope(name, OpPhase::backward);
+      Grads grads(*this, inputs_of(entry), given_.data() + entry.first_input,
+                  check_finite_ ? place.c_str() : entry.name);
+      const detail::OpScope scope(entry.name, OpPhase::backward);
       try {
         entry.node->backward(gy, grads);
       } catch (const Error& error) {
@@ -206,74 +214,140 @@ void Tape::backward(std::span<const Seed> seeds) {
   }
 }
 
+const Tensor& Tape::gradient_at(std::int32_t id) const {
+  const Place& place = places_[static_cast<std::size_t>(id)];
+  return place.parameter.defined() ? place.parameter.grad()
+                                   : gradients_[static_cast<std::size_t>(id)];
+}
+
 bool Tape::reached(const Var& leaf) const {
   check(leaf.tape == this && places_[static_cast<std::size_t>(leaf.id)].leaf,
         "grad: {} is not a leaf of this tape; only leaves made by input() keep a gradient", leaf);
   check(swept_, "grad: this tape has not been swept; call backward first");
-  const Place& place = places_[static_cast<std::size_t>(leaf.id)];
-  return place.parameter.defined() ? place.parameter.grad().defined()
-                                   : gradients_[static_cast<std::size_t>(leaf.id)].defined();
+  return gradient_at(leaf.id).defined();
 }
 
 Tensor Tape::grad(const Var& leaf) const {
-  if (!reached(leaf)) return zeros(leaf.shape(), leaf.dtype(), leaf.value.device());
-  const Place& place = places_[static_cast<std::size_t>(leaf.id)];
-  return place.parameter.defined() ? place.parameter.grad()
-                                   : gradients_[static_cast<std::size_t>(leaf.id)];
+  return reached(leaf) ? gradient_at(leaf.id)
+                       : zeros(leaf.shape(), leaf.dtype(), leaf.value.device());
 }
 
 void Tape::clear() {
   entries_.clear();
   inputs_.clear();
+  given_.clear();
   places_.clear();
   gradients_.clear();
+  input_names_.clear();
   parameter_ids_.clear();
   modules_.resize(1);
   module_ = 0;
   swept_ = false;
 }
 
+std::unordered_set<const void*> Tape::parameter_blocks() const {
+  std::unordered_set<const void*> blocks;
+  for (const Place& place : places_)
+    if (place.parameter.defined()) blocks.insert(place.parameter.value().storage_id());
+  return blocks;
+}
+
+std::int64_t Tape::saved_bytes(const Entry& entry, std::unordered_set<const void*>& counted) const {
+  std::int64_t bytes = 0;
+  if (!entry.node) return bytes;
+  for (const Saved* saved : entry.node->saved())
+    if (saved->defined() && counted.insert(saved->peek().storage_id()).second)
+      bytes += saved->peek().storage_bytes();
+  return bytes;
+}
+
+std::int64_t Tape::saved_bytes() const {
+  std::unordered_set<const void*> counted = parameter_blocks();
+  std::int64_t bytes = 0;
+  for (const Entry& entry : entries_) bytes += saved_bytes(entry, counted);
+  return bytes;
+}
+
 TapeReport Tape::report() const {
   TapeReport report;
-  std::unordered_set<const void*> counted;
-  for (const Place& place : places_)
-    if (place.parameter.defined()) counted.insert(place.parameter.value().storage_id());
+  std::unordered_set<const void*> counted = parameter_blocks();
   for (const Entry& entry : entries_) {
     TapeReport::Row row;
+    row.op = entry.node ? entry.node->name() : entry.name;
     row.module = modules_[static_cast<std::size_t>(entry.module)];
     const std::span<const std::int32_t> inputs = inputs_of(entry);
     row.inputs.assign(inputs.begin(), inputs.end());
     row.output = entry.first_output;
-    for (std::int32_t k = 0; k < entry.outputs; ++k)
-      row.shapes.push_back(places_[static_cast<std::size_t>(entry.first_output + k)].shape);
-    if (entry.node) {
-      row.op = entry.node->name();
-      for (const Saved* saved : entry.node->saved())
-        if (saved->defined() && counted.insert(saved->peek().storage_id()).second)
-          row.saved_bytes += saved->peek().storage_bytes();
-    } else {
-      row.op = "(swept)";
+    for (std::int32_t k = 0; k < entry.outputs; ++k) {
+      const Place& place = places_[static_cast<std::size_t>(entry.first_output + k)];
+      row.shapes.push_back(place.shape);
+      row.received.push_back(place.received);
     }
+    row.saved_bytes = saved_bytes(entry, counted);
+    row.visit = entry.visit;
+    row.given.resize(inputs.size());
+    if (swept_) std::copy_n(given_.begin() + entry.first_input, inputs.size(), row.given.begin());
     report.saved_bytes += row.saved_bytes;
     report.rows.push_back(std::move(row));
+  }
+  std::unordered_map<std::int32_t, std::string> names(input_names_.begin(), input_names_.end());
+  for (std::size_t i = 0; i < places_.size(); ++i) {
+    const Place& place = places_[i];
+    if (!place.leaf) continue;
+    const auto id = static_cast<std::int32_t>(i);
+    const bool parameter = place.parameter.defined();
+    TapeReport::Leaf leaf{parameter ? place.parameter.name() : names[id],
+                          id,
+                          parameter,
+                          place.shape,
+                          place.received,
+                          {}};
+    // Before the sweep only parameters have a place for gradients.
+    if (parameter || i < gradients_.size())
+      if (const Tensor& gradient = gradient_at(id); gradient.defined())
+        leaf.gradient_norm = std::sqrt(sum_of_squares(gradient));
+    report.leaves.push_back(std::move(leaf));
   }
   return report;
 }
 
+namespace {
+
+std::string joined(const auto& values) {
+  std::string text;
+  for (const auto& value : values) {
+    if (!text.empty()) text += ' ';
+    if constexpr (std::is_integral_v<std::decay_t<decltype(value)>>) {
+      text += std::to_string(value);
+    } else {
+      text += describe(value);
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
 std::string describe(const TapeReport& report) {
-  std::string text = fmt::format("{:>6}  {:<20} {:<24} {:>12}  {}\n", "entry", "op", "output",
-                                 "saved bytes", "module");
+  std::string text = fmt::format("{:>6}  {:<20} {:<24} {:>12} {:>6} {:>13}  {}\n", "entry", "op",
+                                 "output", "saved bytes", "visit", "contributions", "module");
   for (std::size_t i = 0; i < report.rows.size(); ++i) {
     const TapeReport::Row& row = report.rows[i];
-    std::string shapes;
-    for (const Shape& shape : row.shapes) {
-      if (!shapes.empty()) shapes += ' ';
-      shapes += describe(shape);
-    }
-    text += fmt::format("{:>6}  {:<20} {:<24} {:>12}  {}\n", i, row.op, shapes, row.saved_bytes,
-                        row.module);
+    text +=
+        fmt::format("{:>6}  {:<20} {:<24} {:>12} {:>6} {:>13}  {}\n", i, row.op, joined(row.shapes),
+                    row.saved_bytes, row.visit < 0 ? "-" : std::to_string(row.visit),
+                    joined(row.received), row.module);
   }
+  for (const TapeReport::Leaf& leaf : report.leaves)
+    text += fmt::format("{:>6}  {:<20} {:<24} {:>12} {:>6} {:>13}  gradient {}\n", "leaf",
+                        leaf.name, describe(leaf.shape), "", "", leaf.received,
+                        describe_gradient(leaf.gradient_norm));
   return text + fmt::format("{} entries, {} bytes saved\n", report.rows.size(), report.saved_bytes);
+}
+
+std::string describe_gradient(const std::optional<double>& norm) {
+  if (!norm) return "none yet";
+  return *norm == 0.0 ? "0" : fmt::format("{:.3g}", *norm);
 }
 
 }  // namespace mf

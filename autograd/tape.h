@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "autograd/parameter.h"
@@ -23,22 +25,40 @@ struct Seed {
   Tensor gradient;  ///< shape, dtype and device of the var
 };
 
-/// What a tape holds.
+/// One line per entry of a tape, oldest first, and one per leaf. Contributions are gradients that
+/// arrived, each counted as it was added: a seed, or what an entry gave to one of its inputs.
 struct TapeReport {
   /// An entry: one recorded op.
   struct Row {
-    std::string op;      ///< its kName; "(swept)" once the sweep has passed it
+    std::string op;      ///< its kName
     std::string module;  ///< path of the layer that recorded it, "encoder/layers.0/..."
     std::vector<std::int32_t> inputs;  ///< ids; -1 for constants
     std::int32_t output = -1;          ///< id of the first output
     std::vector<Shape> shapes;         ///< of the outputs
     std::int64_t saved_bytes = 0;  ///< of blocks that no earlier entry saved; parameters excluded
+    std::int32_t visit = -1;       ///< place in the order of the sweep; -1: not visited
+    std::vector<std::int32_t> given;     ///< contributions to each input
+    std::vector<std::int32_t> received;  ///< contributions to each output
+  };
+  /// An input or a parameter.
+  struct Leaf {
+    std::string name;           ///< of the parameter, or "input"
+    std::int32_t id = -1;       ///< as in `Row::inputs`
+    bool parameter = false;     ///< else made by `input`
+    Shape shape;                ///< of the value
+    std::int32_t received = 0;  ///< contributions
+    /// Euclidean norm of the gradient so far, with what earlier sweeps left in a parameter's. Empty
+    /// where there is none yet, which is not a gradient of 0.
+    std::optional<double> gradient_norm;
   };
   std::vector<Row> rows;         ///< oldest first
+  std::vector<Leaf> leaves;      ///< inputs and parameters
   std::int64_t saved_bytes = 0;  ///< of all rows
 };
 /// A table for people.
 std::string describe(const TapeReport& report);
+/// "none yet", "0" or the norm of a leaf's gradient.
+std::string describe_gradient(const std::optional<double>& norm);
 
 namespace detail {
 
@@ -104,8 +124,8 @@ class Tape {
   /// Number of entries.
   std::int64_t size() const { return static_cast<std::int64_t>(entries_.size()); }
   /// Bytes of blocks that entries hold for backward, each block once, parameters excluded.
-  std::int64_t saved_bytes() const { return report().saved_bytes; }
-  /// Every entry with what it saved: for people and for tests.
+  std::int64_t saved_bytes() const;
+  /// What stands on the tape, before and after the sweep.
   TapeReport report() const;
 
   /// Anomaly mode: every value and gradient is checked as it is made; the first NaN or infinity is
@@ -136,23 +156,26 @@ class Tape {
   explicit Tape(Off) : records_(false) {}
 
   struct Entry {
-    std::unique_ptr<detail::Node> node;
-    std::int32_t first_input;  // in inputs_
+    std::unique_ptr<detail::Node> node;  // null after the sweep, which leaves its name
+    std::int32_t first_input;            // in inputs_
     std::int32_t inputs;
     std::int32_t first_output;
     std::int32_t outputs;
     std::int32_t module;
+    std::int32_t visit = -1;
+    const char* name = nullptr;
   };
   /// What a gradient is checked against, and where it goes.
   struct Place {
     Place(const Tensor& value, bool is_leaf)
-        : shape(value.shape()), dtype(value.dtype()), device(value.device()), leaf(is_leaf) {}
+        : shape(value.shape()), dtype(value.dtype()), leaf(is_leaf), device(value.device()) {}
 
     Shape shape;
     DType dtype;
-    Device device;
     bool leaf;
-    Parameter parameter;  // defined: write through
+    Device device;
+    std::int32_t received = 0;  // contributions
+    Parameter parameter;        // defined: write through
   };
 
   std::int32_t add_place(const Tensor& value, bool leaf);
@@ -170,14 +193,22 @@ class Tape {
   /// The gradient of `id` if it may be added to in place, else null. Null in anomaly mode, which
   /// looks at each contribution.
   Tensor* accumulator(std::int32_t id);
+  /// The gradient of `id` so far: a parameter's own, or the tape's.
+  const Tensor& gradient_at(std::int32_t id) const;
+  /// The blocks of parameters: what of them is saved costs nothing.
+  std::unordered_set<const void*> parameter_blocks() const;
+  /// Bytes that an entry saved of blocks not yet in `counted`.
+  std::int64_t saved_bytes(const Entry& entry, std::unordered_set<const void*>& counted) const;
   void require_recording(const char* operation) const;
   /// "softmax in encoder/layers.0".
   std::string where(const detail::Node& node, std::int32_t module) const;
 
   std::vector<Entry> entries_;
   std::vector<std::int32_t> inputs_;  // of all entries, one after the other; -1 for constants
+  std::vector<std::int32_t> given_;   // contributions to each of inputs_, filled by the sweep
   std::vector<Place> places_;
   std::vector<Tensor> gradients_;  // by id, filled during and after the sweep
+  std::vector<std::pair<std::int32_t, std::string>> input_names_;  // of leaves made by input
   std::unordered_map<const void*, std::int32_t> parameter_ids_;
   std::vector<std::string> modules_{""};
   std::int32_t module_ = 0;
@@ -196,20 +227,26 @@ class Grads {
   /// The gradient so far, where a contribution may be added to it in place (a product that
   /// accumulates, say); null where there is none yet: then `add` the contribution.
   Tensor* sum(int input) {
-    return wants(input) ? tape_.accumulator(inputs_[static_cast<std::size_t>(input)]) : nullptr;
+    const auto i = static_cast<std::size_t>(input);
+    Tensor* const slot = wants(input) ? tape_.accumulator(inputs_[i]) : nullptr;
+    if (slot != nullptr) ++given_[i];
+    return slot;
   }
   /// Adds a contribution. A gradient with broadcast axes is summed down to the input's shape here.
   void add(int input, Tensor gradient) {
-    if (wants(input))
-      tape_.deposit(inputs_[static_cast<std::size_t>(input)], std::move(gradient), from_);
+    if (!wants(input)) return;
+    const auto i = static_cast<std::size_t>(input);
+    tape_.deposit(inputs_[i], std::move(gradient), from_);
+    ++given_[i];
   }
 
  private:
   friend class Tape;
-  Grads(Tape& tape, std::span<const std::int32_t> inputs, const char* from)
-      : tape_(tape), inputs_(inputs), from_(from) {}
+  Grads(Tape& tape, std::span<const std::int32_t> inputs, std::int32_t* given, const char* from)
+      : tape_(tape), inputs_(inputs), given_(given), from_(from) {}
   Tape& tape_;
   std::span<const std::int32_t> inputs_;
+  std::int32_t* given_;  // contributions to each of them
   const char* from_;
 };
 

@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "autograd/parameter.h"
+#include "tensor/math.h"
 #include "tensor/memory.h"
+#include "tensor/random.h"
 
 namespace mf {
 
@@ -61,6 +63,17 @@ inline void move_to(Device device, std::vector<Parameter> parameters) {
   for (Parameter& parameter : parameters) {
     parameter.value() = parameter.value().to(device);
     parameter.zero_grad();
+  }
+}
+
+/// Moves every value by normal noise, so that none keeps a special value such as a zero bias: for
+/// checks, of gradients above all.
+inline void perturb(const std::vector<Parameter>& parameters, RngKey key, double deviation = 0.1) {
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    Parameter parameter = parameters[i];
+    Tensor& value = parameter.value();
+    add_(value, normal(value.shape(), key.at(i), 0.0, 1.0, DType::f64).to(value.dtype()),
+         deviation);
   }
 }
 

@@ -55,15 +55,7 @@ inline Tensor random_tensor(const Shape& shape, RngKey key, DType dtype = DType:
   return normal(shape, key, 0.0, 1.0, DType::f64).to(dtype);
 }
 
-/// Moves every parameter, so that none keeps a special value such as a zero bias.
-inline void perturb(const std::vector<Parameter>& parameters, RngKey key, double deviation = 0.1) {
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    Parameter parameter = parameters[i];
-    const Tensor noise =
-        random_tensor(parameter.value().shape(), key.at(i), parameter.value().dtype());
-    add_(parameter.value(), noise, deviation);
-  }
-}
+using mf::perturb;
 
 // Random configurations -------------------------------------------------------------------------
 

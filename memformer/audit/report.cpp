@@ -50,12 +50,26 @@ svg text.title { font-weight: 600; }
 .fill.c3 { fill: var(--c3); } .fill.c4 { fill: var(--c4); } .fill.c5 { fill: var(--c5); }
 .area { fill-opacity: .85; }
 .cell { fill: var(--c0); }
-summary { cursor: pointer; }
+.graph > polygon { fill: none; stroke: none; }
+.graph .node :is(path, polygon, ellipse) { fill: var(--shade); stroke: var(--soft); }
+.graph .node.unvisited :is(path, polygon, ellipse) { fill: none; stroke-dasharray: 4 3; }
+.graph .cluster :is(path, polygon) { fill: none; stroke: var(--rule); }
+.graph .edge path { stroke: var(--soft); } .graph .edge text { fill: var(--soft); }
+.graph .edge polygon { fill: var(--soft); stroke: var(--soft); }
 pre { background: var(--shade); padding: .6rem .8rem; overflow-x: auto; font-size: .85rem;
   line-height: 1.45; }
+details { margin: .2rem 0; } details details, details .wide { margin-left: 1.2rem; }
+details .wide { margin-top: .2rem; margin-bottom: .6rem; }
+summary { padding: .15rem .3rem; cursor: pointer; font-variant-numeric: tabular-nums; }
+summary:hover { background: var(--shade); }
+summary span { color: var(--soft); margin-left: .8rem; }
+.folds nav { display: flex; gap: .6rem; margin: .6rem 0; }
+.folds button { font: inherit; padding: .2rem .8rem; color: var(--ink); background: var(--shade);
+  border: 1px solid var(--soft); border-radius: .3rem; }
 .steps pre { padding: .6rem 0; white-space: pre; }
-.steps pre span { display: block; padding: 0 .8rem; min-width: max-content; }
-.steps pre .now { background: var(--c4); color: #000; }
+.steps pre span { display: block; padding: 0 .8rem 0 .5rem; min-width: max-content;
+  border-left: .3rem solid transparent; }
+.steps pre .now { background: var(--c4); border-color: var(--bad); color: #000; }
 .steps nav { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center; margin: .6rem 0; }
 .steps button { font: inherit; padding: .3rem .9rem; color: var(--ink); background: var(--shade);
   border: 1px solid var(--soft); border-radius: .3rem; }
@@ -64,7 +78,8 @@ pre { background: var(--shade); padding: .6rem .8rem; overflow-x: auto; font-siz
 @media print { body { max-width: none; font-size: 11pt; }
   details::details-content { content-visibility: visible; } nav { display: none !important; }
   .stepping .step { display: block; break-inside: avoid; } .wide, pre { overflow: visible; }
-  svg { min-width: 0; } h2 { break-after: avoid; } figure, table { break-inside: avoid; } }
+  svg { min-width: 0 !important; width: 100% !important; height: auto !important; }
+  h2 { break-after: avoid; } figure, table { break-inside: avoid; } }
 )";
 
 // Without it every step is shown.
@@ -99,6 +114,23 @@ for (const box of document.querySelectorAll('.steps')) {
 }
 )";
 
+// Printed, everything is open.
+constexpr const char* kFoldScript = R"(
+for (const box of document.querySelectorAll('.folds')) {
+  const parts = [...box.querySelectorAll('details')];
+  const [open, close] = box.querySelectorAll('button');
+  const set = (state) => parts.forEach((part) => { part.open = state; });
+  open.onclick = () => set(true);
+  close.onclick = () => set(false);
+  let before = [];
+  addEventListener('beforeprint', () => {
+    before = parts.map((part) => part.open);
+    set(true);
+  });
+  addEventListener('afterprint', () => parts.forEach((part, i) => { part.open = before[i]; }));
+}
+)";
+
 std::string row_html(const std::vector<std::string>& cells, const Table& table, const char* tag) {
   std::string html = "<tr>";
   for (std::size_t i = 0; i < cells.size(); ++i)
@@ -128,10 +160,59 @@ std::string listing_html(const std::vector<std::string>& lines,
   return html + "</code></pre>\n";
 }
 
+/// The table without columns in which no row says anything.
+Table without_empty_columns(const Table& table) {
+  Table result;
+  result.rows.resize(table.rows.size());
+  for (std::size_t i = 0; i < table.columns.size(); ++i) {
+    if (std::ranges::all_of(table.rows, [i](const auto& row) { return row[i].empty(); })) continue;
+    result.columns.push_back(table.columns[i]);
+    for (std::size_t r = 0; r < table.rows.size(); ++r) result.rows[r].push_back(table.rows[r][i]);
+  }
+  return result;
+}
+
+/// Rows of their own that follow each other are one table.
+std::string rows_html(const std::vector<TreeRow>& rows, const TreeTable& tree, int level) {
+  std::string html;
+  Table table{tree.columns, {}};
+  const auto flush = [&] {
+    if (!table.rows.empty()) html += html_of(without_empty_columns(table));
+    table.rows.clear();
+  };
+  for (const TreeRow& row : rows) {
+    if (row.parts.empty()) {
+      table.rows.push_back(row.cells);
+      continue;
+    }
+    flush();
+    html += fmt::format("<details{}><summary>{}", level < tree.depth ? " open" : "",
+                        escaped(row.cells[0]));
+    for (std::size_t i = 1; i < row.cells.size(); ++i)
+      if (!row.cells[i].empty())
+        html +=
+            fmt::format("<span>{} {}</span>", escaped(tree.columns[i].name), escaped(row.cells[i]));
+    html += "</summary>\n" + rows_html(row.parts, tree, level + 1) + "</details>\n";
+  }
+  flush();
+  return html;
+}
+
+void unfold(const std::vector<TreeRow>& rows, int level, int depth, Table& table) {
+  for (const TreeRow& row : rows) {
+    std::vector<std::string> cells = row.cells;
+    cells[0].insert(0, static_cast<std::size_t>(2 * (level - 1)), ' ');
+    table.rows.push_back(std::move(cells));
+    if (level < depth) unfold(row.parts, level + 1, depth, table);
+  }
+}
+
 template <class... Fs>
 struct Overloaded : Fs... {
   using Fs::operator()...;
 };
+template <class... Fs>  // clang 14 does not find it by itself
+Overloaded(Fs...)->Overloaded<Fs...>;
 
 }  // namespace
 
@@ -169,6 +250,12 @@ std::string text_of(const Table& table) {
   return text;
 }
 
+Table unfolded(const TreeTable& tree) {
+  Table table{tree.columns, {}};
+  unfold(tree.rows, 1, tree.depth, table);
+  return table;
+}
+
 std::string html_of(const Table& table, const std::string& caption) {
   require_rectangular(table);
   std::string html = "<div class=\"wide\" tabindex=\"0\"><table>";
@@ -189,6 +276,9 @@ void Report::table(Table table, std::string caption) {
 }
 void Report::folded_table(std::string summary, Table table) {
   blocks_.emplace_back(FoldedTable{std::move(summary), std::move(table)});
+}
+void Report::tree(TreeTable tree, std::string caption) {
+  blocks_.emplace_back(CaptionedTree{std::move(tree), std::move(caption)});
 }
 void Report::figure(Figure figure) { blocks_.emplace_back(std::move(figure)); }
 void Report::steps(std::string title, std::vector<std::string> listing, std::vector<Step> steps) {
@@ -216,6 +306,11 @@ std::string Report::text() const {
                      add(block_table.caption.empty() ? lines : block_table.caption + "\n" + lines);
                    },
                    [](const FoldedTable&) {},
+                   [&](const CaptionedTree& block_tree) {
+                     std::string lines = text_of(unfolded(block_tree.tree));
+                     lines.pop_back();
+                     add(block_tree.caption.empty() ? lines : block_tree.caption + "\n" + lines);
+                   },
                    [](const Figure&) {},
                    [](const StepThrough&) {},
                },
@@ -233,7 +328,7 @@ std::string Report::html() const {
       "<p class=\"verdict{}\">{}</p>\n",
       escaped(title_), kStyle, escaped(title_), escaped(claim_), holds_ ? " holds" : "",
       escaped(verdict_));
-  bool stepped = false;
+  bool stepped = false, folded = false;
   for (const Block& block : blocks_)
     std::visit(
         Overloaded{
@@ -245,9 +340,18 @@ std::string Report::html() const {
             [&](const CaptionedTable& block_table) {
               html += html_of(block_table.table, block_table.caption);
             },
-            [&](const FoldedTable& folded) {
-              html += "<details><summary>" + escaped(folded.summary) + "</summary>\n" +
-                      html_of(folded.table) + "</details>\n";
+            [&](const FoldedTable& fold) {
+              html += "<details><summary>" + escaped(fold.summary) + "</summary>\n" +
+                      html_of(fold.table) + "</details>\n";
+            },
+            [&](const CaptionedTree& block_tree) {
+              folded = true;
+              html += "<section class=\"folds\">";
+              if (!block_tree.caption.empty()) html += "<p>" + escaped(block_tree.caption) + "</p>";
+              html +=
+                  "<nav><button type=\"button\">open all</button>"
+                  "<button type=\"button\">close all</button></nav>\n" +
+                  rows_html(block_tree.tree.rows, block_tree.tree, 1) + "</section>\n";
             },
             [&](const Figure& figure) {
               html += "<figure><div class=\"wide\" tabindex=\"0\">" + figure.svg +
@@ -270,6 +374,7 @@ std::string Report::html() const {
             },
         },
         block);
+  if (folded) html += fmt::format("<script>{}</script>\n", kFoldScript);
   if (stepped) html += fmt::format("<script>{}</script>\n", kScript);
   return html + "</body></html>\n";
 }

@@ -20,6 +20,19 @@ struct Table {
   std::vector<std::vector<std::string>> rows;  ///< a cell for each column
 };
 
+/// A row that stands for the rows below it, or a row of its own.
+struct TreeRow {
+  std::vector<std::string> cells;
+  std::vector<TreeRow> parts;  ///< empty: a row of its own
+};
+/// A table whose rows can be folded into the row above them.
+struct TreeTable {
+  std::vector<Table::Column> columns;  ///< the first one names the row
+  std::vector<TreeRow> rows;
+  int depth =
+      1;  ///< levels that a terminal shows, and that a page opens at first; 1: no row's parts
+};
+
 /// One step of something that is stepped through: where it stands in a listing, and what is so
 /// then.
 struct Step {
@@ -46,6 +59,8 @@ class Report {
   void table(Table table, std::string caption = "");
   /// On the page only, folded up behind its summary until it is asked for; printed, it is open.
   void folded_table(std::string summary, Table table);
+  /// A terminal shows the rows down to the tree's depth; a page has all, folded.
+  void tree(TreeTable tree, std::string caption = "");
   /// On the page only.
   void figure(Figure figure);
   /// On the page only: the listing beside one step at a time, with buttons and arrow keys. Printed,
@@ -84,8 +99,12 @@ class Report {
     std::vector<std::string> listing;
     std::vector<Step> steps;
   };
+  struct CaptionedTree {
+    TreeTable tree;
+    std::string caption;
+  };
   using Block =
-      std::variant<Heading, Paragraph, Listing, CaptionedTable, FoldedTable, Figure, StepThrough>;
+      std::variant<Heading, Paragraph, Listing, CaptionedTable, CaptionedTree, FoldedTable, Figure, StepThrough>;
 
   std::string title_, claim_, verdict_;
   bool holds_ = false;
@@ -94,6 +113,8 @@ class Report {
 
 /// The table with aligned columns, two spaces between them.
 std::string text_of(const Table& table);
+/// The rows of a tree down to its depth as a table, indented by two spaces a level.
+Table unfolded(const TreeTable& tree);
 /// A table as HTML.
 std::string html_of(const Table& table, const std::string& caption = "");
 

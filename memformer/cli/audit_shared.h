@@ -35,7 +35,7 @@ struct AuditOutput {
   std::string html;
   std::string plant;
 };
-/// --json, --html and --plant with these faults.
+/// --json, --html and --plant with these faults; with none, the audit says which it knows.
 void add_audit_output(CLI::App& command, AuditOutput& output,
                       const std::vector<std::string>& faults);
 /// Prints the report as text, or `json` with the verdict in it; writes the page if one is asked

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "ops_table.h"
+#include "memformer/audit/op_cases.h"
 
 /// What each op says when it is used wrongly. A message begins with the op's public name and holds
 /// the values that were wrong.

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <functional>
 
-#include "ops_table.h"
+#include "memformer/audit/op_cases.h"
 
 /// Fused ops against their composition from plain ones, and values made again against kept ones.
 namespace mf::test {

@@ -7,7 +7,7 @@
 #include <set>
 #include <sstream>
 
-#include "ops_table.h"
+#include "memformer/audit/op_cases.h"
 
 /// What the sources must hold so that no op is forgotten. MEMFORMER_SOURCE_DIR is the repository.
 namespace mf::test {

@@ -5,9 +5,9 @@
 #include <limits>
 #include <memory>
 
-#include "ops_table.h"
+#include "memformer/audit/op_cases.h"
 
-/// Everything that follows from a row of the table (ops_table.cpp), for every row.
+/// Everything that follows from a row of the table (memformer/audit/op_cases.cpp), for every row.
 namespace mf::test {
 namespace {
 

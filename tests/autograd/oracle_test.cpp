@@ -3,7 +3,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "ops_table.h"
+#include "memformer/audit/op_cases.h"
 #include "tensor/formulas.h"
 
 /// A second oracle for elementwise functions, free of step size: dual numbers (v + d e, e^2 = 0)

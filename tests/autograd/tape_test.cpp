@@ -2,11 +2,12 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <limits>
 
 #include "autograd/ops.h"
 #include "autograd/pass.h"
-#include "ops_table.h"
+#include "memformer/audit/op_cases.h"
 #include "tensor/memory.h"
 
 namespace mf::test {
@@ -281,6 +282,60 @@ TEST_SUITE("autograd") {
     const std::string text = describe(report);
     CHECK(contains(text, "encoder/layers.0/mlp"));
     CHECK(contains(text, "4 entries, 96 bytes saved"));
+  }
+
+  TEST_CASE("tape: the report tells the order of visits, contributions, and no gradient from 0") {
+    const Parameter weight(numbers({3}), "weight"), idle(numbers({2}), "idle");
+    Tape tape;
+    const Var x = tape.input(numbers({2, 3}), "x");
+    const Var w = tape.param(weight);
+    tape.param(idle);
+    const Var y = mul(x, w);                      // entry 0
+    square(x);                                    // entry 1: leads to no seed
+    const Var z = add(y, scale(mul(y, y), 0.0));  // entries 2, 3, 4
+    const auto norms = [&] {
+      std::vector<std::string> texts;
+      for (const TapeReport::Leaf& leaf : tape.report().leaves)
+        texts.push_back(leaf.name + ": " + describe_gradient(leaf.gradient_norm));
+      return texts;
+    };
+    CHECK(norms() == std::vector<std::string>{"x: none yet", "weight: none yet", "idle: none yet"});
+    for (const TapeReport::Row& row : tape.report().rows) {
+      CHECK(row.visit == -1);
+      CHECK(row.received == std::vector<std::int32_t>{0});
+    }
+    tape.backward({{z, numbers({2, 3}, 7)}, {z, zeros({2, 3}, DType::f64)}});
+
+    const TapeReport report = tape.report();
+    const auto column = [&](auto member) {
+      std::vector<std::decay_t<decltype(report.rows[0].*member)>> values;
+      for (const TapeReport::Row& row : report.rows) values.push_back(row.*member);
+      return values;
+    };
+    using Counts = std::vector<std::vector<std::int32_t>>;
+    CHECK(column(&TapeReport::Row::op) ==
+          std::vector<std::string>{"mul", "square", "mul", "scale", "add"});
+    CHECK(column(&TapeReport::Row::visit) == std::vector<std::int32_t>{3, -1, 2, 1, 0});
+    CHECK(column(&TapeReport::Row::received) == Counts{{3}, {0}, {1}, {1}, {2}});
+    CHECK(column(&TapeReport::Row::given) == Counts{{1, 1}, {0}, {1, 1}, {1}, {1, 1}});
+    REQUIRE(report.leaves.size() == 3);
+    CHECK(report.leaves[0].received == 1);
+    CHECK(report.leaves[0].parameter == false);
+    CHECK(report.leaves[1].parameter);
+    CHECK(*report.leaves[1].gradient_norm ==
+          doctest::Approx(std::sqrt(sum_of_squares(weight.grad()))));
+    CHECK(norms()[2] == "idle: none yet");
+    const std::string text = describe(report);
+    CHECK(contains(text, "leaf  idle"));
+    CHECK(contains(text, "gradient none yet"));
+    CHECK(contains(text, "5 entries, 0 bytes saved"));
+
+    Tape zero;
+    const Var leaf = zero.input(numbers({2}), "leaf");
+    zero.backward({{scale(leaf, 0.0), numbers({2})}});
+    CHECK(describe_gradient(zero.report().leaves[0].gradient_norm) == "0");
+    tape.clear();
+    CHECK(tape.report().leaves.empty());
   }
 
   TEST_CASE("tape: a result that no op saved and no Var holds is freed at once") {

@@ -11,11 +11,11 @@
 
 #include "cuda/cuda.h"
 #include "memformer/audit/mrbp_audit.h"
+#include "memformer/audit/op_cases.h"
 #include "memformer/replay/checkpointed.h"
 #include "memformer/train/evaluate.h"
 #include "memformer/train/generate.h"
 #include "memformer/train/trainer.h"
-#include "tests/autograd/ops_table.h"
 #include "tests/cuda/small_run.h"
 #include "tests/support.h"
 

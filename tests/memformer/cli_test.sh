@@ -110,6 +110,80 @@ succeeds "$program" audit mrbp --config config.json --segments 2 --repeats 1
 prints "NOT bit-identical"
 prints "gradient of writer"
 
+# --- Audits -----------------------------------------------------------------------------------------
+
+# is_json FILE: one JSON value, if something is here that can tell.
+is_json() {
+  command -v python3 > /dev/null || return 0
+  python3 -c 'import json, sys; json.load(open(sys.argv[1]))' "$1" || fail "not JSON: $(head -c 300 "$1")"
+}
+# is_page FILE: a page that asks nothing of a network.
+is_page() {
+  grep -q "</html>" "$1" || fail "$1 is not a whole page"
+  grep -Eq "(src|href) *= *[\"']?(https?:|//)|url\(" "$1" && fail "$1 refers to something outside"
+}
+# finds WHAT COMMAND...: a planted mistake must end it with 1, and be named.
+finds() {
+  pattern=$1
+  shift
+  "$@" > out 2> err
+  code=$?
+  [ $code -eq 1 ] || fail "exit code $code, not 1, from: $*"
+  prints "$pattern"
+}
+
+succeeds "$program" audit gradients --op softmax --html gradients.html
+prints "softmax (axis 0)"
+prints "exp-nan .*caught"
+prints "23 of 23 planted faults are caught"
+is_page gradients.html
+succeeds "$program" audit gradients --op MemoryWriter --tolerance pytorch --json
+prints '"holds":true'
+is_json out
+finds "square: the factor 2 is missing .*input 0 .*analytic and numeric differ" \
+  "$program" audit gradients --op square --plant square-factor
+finds '"holds":false' "$program" audit gradients --op exp --plant exp-nan --json
+is_json out
+refused "there is no op or layer 'sofmax'; known are add" "$program" audit gradients --op sofmax
+refused "there is no planted fault 'nothing'" "$program" audit gradients --plant nothing
+refused "finite differences of f32 are noise" "$program" audit gradients --dtype f32
+
+succeeds "$program" audit tape --config config.json --html tape.html --dot tape.dot
+prints "^encoder .* [0-9]* of [0-9]* "
+prints "verdict: every claim holds"
+grep -q "^digraph tape" tape.dot || fail "tape.dot is no graph"
+is_page tape.html
+succeeds "$program" audit tape --config config.json --all
+prints "^    self_attention"
+succeeds "$program" audit tape --run whole --batch 2 --json
+prints '"holds":true'
+is_json out
+finds "(forgetful_add) gave its input 1, value [0-9]*, nothing" \
+  "$program" audit tape --config config.json --plant forgotten-input
+finds "writer.query.weight: none yet before, none yet after" \
+  "$program" audit tape --config config.json --plant drop-state-seed
+refused "--plant" "$program" audit tape --plant nothing
+refused "--depth" "$program" audit tape --depth 0
+
+# A dot that draws, and one that does not: the page has the drawing, or does without.
+mkdir drawing
+cat > drawing/dot << 'SH'
+#!/bin/sh
+{ echo '<?xml version="1.0"?><!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://dtd">'
+  echo '<svg width="8pt"><g class="graph"><text>drawn</text></g></svg>'; } > "$3"
+SH
+chmod +x drawing/dot
+PATH=$work/drawing:$PATH "$program" audit tape --config config.json --html tape.html > out 2> err ||
+  fail "a page with a drawing: $(cat err)"
+grep -q '<svg role="img".*<title>.*drawn' tape.html || tr -d '\n' < tape.html |
+  grep -q '<svg role="img".*<title>.*drawn' || fail "the page has no drawing"
+grep -q "DOCTYPE svg" tape.html && fail "the drawing kept its document"
+printf '#!/bin/sh\necho "no fonts here" >&2\nexit 3\n' > drawing/dot
+PATH=$work/drawing:$PATH "$program" audit tape --config config.json --html tape.html > out 2> err ||
+  fail "a dot that fails ended the audit: $(cat err)"
+grep -q "exit code 3: no fonts here" err || fail "no word of dot's failure: $(cat err)"
+is_page tape.html
+
 cat > task.json << 'JSON'
 {"model": {"vocabulary": 34, "width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1,
            "feed_forward": 16, "segment": 4, "slots": 3},
