@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string_view>
 
 namespace mf {
 
@@ -10,9 +11,19 @@ enum class OpPhase : std::uint8_t {
   forward,  ///< computing its result
   backward  ///< making its inputs' gradients, in a sweep
 };
+
+/// An op begins or ends.
+struct OpEvent {
+  const char* op;  ///< its kName
+  OpPhase phase;   ///< forward or backward
+  bool begins;     ///< else it ends
+  /// Path of the layer that recorded it, "encoder/layers.0/..."; "" for what no tape records. Holds
+  /// during the call.
+  std::string_view module;
+};
 /// Called as each op begins and ends, in every tape and outside of all, on the thread that runs it.
 /// Calls nest (an op's backward may run others).
-using OpObserver = void (*)(const char* op, OpPhase phase, bool begins);
+using OpObserver = void (*)(const OpEvent&);
 
 namespace detail {
 
@@ -21,27 +32,33 @@ inline std::atomic<OpObserver> op_observer{nullptr};
 /// Tells the observer, if there is one; costs one load otherwise.
 class OpScope {
  public:
-  OpScope(const char* op, OpPhase phase)
-      : observer_(op_observer.load(std::memory_order_relaxed)), op_(op), phase_(phase) {
-    if (observer_) [[unlikely]]
-      observer_(op_, phase_, true);
+  /// `module()` says where the op was recorded; it is asked only if there is an observer.
+  template <class Module>
+  OpScope(const char* op, OpPhase phase, const Module& module)
+      : observer_(op_observer.load(std::memory_order_relaxed)), event_{op, phase, true, {}} {
+    if (observer_) [[unlikely]] {
+      event_.module = module();
+      observer_(event_);
+    }
   }
   ~OpScope() {
-    if (observer_) [[unlikely]]
-      observer_(op_, phase_, false);
+    if (observer_) [[unlikely]] {
+      event_.begins = false;
+      observer_(event_);
+    }
   }
   OpScope(const OpScope&) = delete;
   OpScope& operator=(const OpScope&) = delete;
 
  private:
   const OpObserver observer_;
-  const char* const op_;
-  const OpPhase phase_;
+  OpEvent event_;
 };
 
 }  // namespace detail
 
-/// Installs an observer of all ops of the process, for profiles; null for none. Returns the former.
+/// Installs an observer of all ops of the process, for profiles and ledgers; null for none. Returns
+/// the former.
 inline OpObserver observe_ops(OpObserver observer) {
   return detail::op_observer.exchange(observer);
 }

@@ -162,10 +162,12 @@ struct Operands {
   std::vector<Tensor> tensors;
 };
 
-/// op.forward(...); an error from below that does not name the op gets its name.
+/// op.forward(...), to be recorded on `tape` unless that is null; an error from below that does not
+/// name the op gets its name.
 template <class Op, class... Args>
-auto run_forward(Op& op, const Args&... args) {
-  const OpScope scope(Op::kName, OpPhase::forward);
+auto run_forward(const Tape* tape, Op& op, const Args&... args) {
+  const OpScope scope(Op::kName, OpPhase::forward,
+                      [tape] { return tape ? tape->module() : std::string_view(); });
   try {
     return op.forward(args...);
   } catch (const Error& error) {
@@ -182,9 +184,9 @@ template <Differentiable Op, std::same_as<Var>... Inputs>
 Var record(Op op, const Inputs&... inputs) {
   const std::array<const Var*, sizeof...(Inputs)> pointers{&inputs...};
   Tape* tape = detail::common_tape(Op::kName, pointers);
-  if (tape == nullptr) return constant(detail::run_forward(op, Wants{}, inputs.value...));
+  if (tape == nullptr) return constant(detail::run_forward(nullptr, op, Wants{}, inputs.value...));
   auto node = std::make_unique<detail::OpNode<Op>>(std::move(op));
-  Tensor y = detail::run_forward(node->op, Wants(pointers), inputs.value...);
+  Tensor y = detail::run_forward(tape, node->op, Wants(pointers), inputs.value...);
   return tape->append(std::move(node), pointers, std::move(y));
 }
 
@@ -193,9 +195,10 @@ template <Differentiable Op>
 Var record(Op op, std::span<const Var> inputs) {
   const detail::Operands operands(inputs);
   Tape* tape = detail::common_tape(Op::kName, operands.vars);
-  if (tape == nullptr) return constant(detail::run_forward(op, Wants{}, operands.values()));
+  if (tape == nullptr)
+    return constant(detail::run_forward(nullptr, op, Wants{}, operands.values()));
   auto node = std::make_unique<detail::OpNode<Op>>(std::move(op));
-  Tensor y = detail::run_forward(node->op, Wants(operands.vars), operands.values());
+  Tensor y = detail::run_forward(tape, node->op, Wants(operands.vars), operands.values());
   return tape->append(std::move(node), operands.vars, std::move(y));
 }
 
@@ -206,13 +209,13 @@ std::vector<Var> record(Op op, std::span<const Var> inputs) {
   Tape* tape = detail::common_tape(Op::kName, operands.vars);
   if (tape == nullptr) {
     std::vector<Var> results;
-    for (Tensor& y : detail::run_forward(op, Wants{}, operands.values()))
+    for (Tensor& y : detail::run_forward(nullptr, op, Wants{}, operands.values()))
       results.push_back(constant(std::move(y)));
     return results;
   }
   auto node = std::make_unique<detail::ManyNode<Op>>(std::move(op));
   const std::vector<Tensor> results =
-      detail::run_forward(node->op, Wants(operands.vars), operands.values());
+      detail::run_forward(tape, node->op, Wants(operands.vars), operands.values());
   return tape->append(std::move(node), operands.vars, results);
 }
 

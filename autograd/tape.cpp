@@ -202,7 +202,9 @@ void Tape::backward(std::span<const Seed> seeds) {
       const std::string place = check_finite_ ? where(*entry.node, entry.module) : "";
       Grads grads(*this, inputs_of(entry), given_.data() + entry.first_input,
                   check_finite_ ? place.c_str() : entry.name);
-      const detail::OpScope scope(entry.name, OpPhase::backward);
+      const detail::OpScope scope(entry.name, OpPhase::backward, [&] {
+        return std::string_view(modules_[static_cast<std::size_t>(entry.module)]);
+      });
       try {
         entry.node->backward(gy, grads);
       } catch (const Error& error) {

@@ -149,6 +149,8 @@ class Tape {
   std::int32_t enter_module(const std::string& path);
   /// Back to the layer that `enter_module` returned.
   void leave_module(std::int32_t former) { module_ = former; }
+  /// Path of the layer that records now; holds until the next `enter_module`.
+  std::string_view module() const { return modules_[static_cast<std::size_t>(module_)]; }
 
  private:
   friend class Grads;

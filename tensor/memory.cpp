@@ -6,6 +6,7 @@
 #endif
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <fstream>
 #include <map>
@@ -40,6 +41,8 @@ struct SizeClass {
   std::int64_t block;  ///< bytes
 };
 
+std::atomic<BlockObserver> block_observer{nullptr};
+
 /// Free lists of one device, by size class. Blocks are never split, so a loop over same-shaped
 /// segments finds each of its blocks again.
 class CachingAllocator {
@@ -60,6 +63,7 @@ class CachingAllocator {
     }
     count(bytes, category);
     stats_.peak = std::max(stats_.peak, stats_.active);
+    tell(BlockEvent::Kind::allocate, data, bytes, category, category);
     return data;
   }
 
@@ -69,12 +73,14 @@ class CachingAllocator {
     free_[size.index].push_back(data);
     stats_.cached += size.block;
     count(-bytes, category);
+    tell(BlockEvent::Kind::free, data, bytes, category, category);
   }
 
-  void move_category(std::int64_t bytes, Category from, Category to) {
+  void move_category(const void* data, std::int64_t bytes, Category from, Category to) {
     const std::lock_guard lock(mutex_);
     count(-bytes, from);
     count(bytes, to);
+    tell(BlockEvent::Kind::move, data, bytes, to, from);
   }
 
   MemoryStats stats() {
@@ -128,6 +134,12 @@ class CachingAllocator {
     stats_.by_category[static_cast<std::size_t>(category)] += bytes;
   }
 
+  void tell(BlockEvent::Kind kind, const void* data, std::int64_t bytes, Category category,
+            Category former) const {
+    if (const BlockObserver observer = block_observer.load(std::memory_order_relaxed)) [[unlikely]]
+      observer({kind, device_, data, bytes, category, former, stats_});
+  }
+
   void release() {
     for (std::size_t index = 0; index < free_.size(); ++index) {
       std::vector<void*>& list = free_[index];
@@ -176,6 +188,7 @@ std::string_view name_of(Category category) {
 MemoryStats memory_stats(Device device) { return allocator_of(device).stats(); }
 void reset_peak(Device device) { allocator_of(device).exchange_peak(0); }
 void release_cached(Device device) { allocator_of(device).release_cached(); }
+BlockObserver observe_blocks(BlockObserver observer) { return block_observer.exchange(observer); }
 
 void keep_freed_memory() {
 #if defined(__GLIBC__)
@@ -214,8 +227,9 @@ void* allocate(Device device, std::int64_t bytes, Category category) {
 void deallocate(Device device, void* data, std::int64_t bytes, Category category) noexcept {
   allocator_of(device).deallocate(data, bytes, category);
 }
-void move_category(Device device, std::int64_t bytes, Category from, Category to) {
-  allocator_of(device).move_category(bytes, from, to);
+void move_category(Device device, const void* data, std::int64_t bytes, Category from,
+                   Category to) {
+  allocator_of(device).move_category(data, bytes, from, to);
 }
 Category current_category() { return category_now; }
 

@@ -51,6 +51,25 @@ void keep_freed_memory();
 /// "always", "madvise" (both: it follows), "never", or "" where it does not say.
 std::string huge_page_policy();
 
+/// What happened to one block.
+struct BlockEvent {
+  enum class Kind : std::uint8_t { allocate, free, move };
+  Kind kind;
+  Device device;
+  const void* data;          ///< its address, which a later block may get again
+  std::int64_t bytes;        ///< as requested
+  Category category;         ///< it is booked under; of a move, from now on
+  Category former;           ///< of a move, until now; else `category`
+  const MemoryStats& stats;  ///< of the device, with this event
+};
+/// Called inside the allocator of the block's device, on the thread that the event is of: one call
+/// at a time for each device, in the order of its events. It must not touch tensors nor ask for
+/// `memory_stats`, which is in the event.
+using BlockObserver = void (*)(const BlockEvent&) noexcept;
+/// Installs an observer of all blocks of the process, for ledgers; null for none. Returns the
+/// former. Without one an event costs a load.
+BlockObserver observe_blocks(BlockObserver observer);
+
 /// New blocks of this thread belong to `category` while the scope lives.
 class CategoryScope {
  public:
@@ -94,8 +113,8 @@ namespace detail {
 /// may be 0.
 void* allocate(Device device, std::int64_t bytes, Category category);
 void deallocate(Device device, void* data, std::int64_t bytes, Category category) noexcept;
-/// Books `bytes` of a live block under another category.
-void move_category(Device device, std::int64_t bytes, Category from, Category to);
+/// Books the `bytes` of a live block under another category.
+void move_category(Device device, const void* data, std::int64_t bytes, Category from, Category to);
 /// Category of the innermost CategoryScope of this thread.
 Category current_category();
 

@@ -236,7 +236,8 @@ void Tensor::copy_(const Tensor& source) {
 
 void Tensor::set_category(Category category) {
   require_defined("set_category");
-  detail::move_category(storage_->device, storage_->bytes, storage_->category, category);
+  detail::move_category(storage_->device, storage_->data, storage_->bytes, storage_->category,
+                        category);
   storage_->category = category;
 }
 

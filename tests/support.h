@@ -360,22 +360,17 @@ inline std::string join(const std::vector<std::string>& names) {
 }
 
 /// A recurrence that behaves like another one but for what a test overrides.
-class Wrapped : public Recurrence {
+using Wrapped = WrappedRecurrence;
+
+/// Forgets to hand the gradient of the next state back: what MRBP is without its seed G.
+class WithoutSeed final : public Wrapped {
  public:
-  explicit Wrapped(const Recurrence& inner) : inner_(inner) {}
-
-  State initial_state(std::int64_t batch) const override { return inner_.initial_state(batch); }
-  LiveState next_state(const Pass& pass, const Segment& segment,
-                       const LiveState& state) const override {
-    return inner_.next_state(pass, segment, state);
-  }
+  using Wrapped::Wrapped;
   StepResult step(const Pass& pass, const Segment& segment, const LiveState& state) const override {
-    return inner_.step(pass, segment, state);
+    StepResult result = inner_.step(pass, segment, state);
+    for (auto& entry : result.next) entry.value = constant(entry.value.value);
+    return result;
   }
-  std::vector<Parameter> parameters() const override { return inner_.parameters(); }
-
- protected:
-  const Recurrence& inner_;
 };
 
 }  // namespace mf::test

@@ -376,16 +376,8 @@ Figure lifetimes(const Lifetimes& chart, std::string caption) {
         short_number(bar.end));
   }
   svg += text_at((left + width - kRight) / 2.0, bottom + 36.0, chart.x_label);
-  std::string marks;
-  double at = left;
-  for (std::size_t i = 0; i < chart.groups.size(); ++i) {
-    marks += fmt::format(
-        "<rect class=\"fill c{}\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"11\" height=\"11\"/>\n{}",
-        i % kColours, at, height - 18.0,
-        text_at(at + 16.0, height - 8.0, chart.groups[i], "start"));
-    at += 34.0 + kCharacter * static_cast<double>(chart.groups[i].size());
-  }
-  return {svg + marks + "</svg>\n", std::move(caption)};
+  svg += legend(chart.groups, height - 8.0);
+  return {svg + "</svg>\n", std::move(caption)};
 }
 
 }  // namespace mf

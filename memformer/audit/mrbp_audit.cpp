@@ -18,37 +18,32 @@ namespace mf {
 namespace {
 
 /// The model as it is, called and counted; with a fault planted if one is asked for.
-class Audited final : public Recurrence {
+class Audited final : public WrappedRecurrence {
  public:
-  Audited(const Recurrence& model, PlantedFault fault) : model_(model), fault_(fault) {}
+  Audited(const Recurrence& model, PlantedFault fault) : WrappedRecurrence(model), fault_(fault) {}
 
-  State initial_state(std::int64_t batch) const override { return model_.initial_state(batch); }
   LiveState next_state(const Pass& pass, const Segment& segment,
                        const LiveState& state) const override {
     ++runs_.memory_path;
-    return model_.next_state(pass, segment, state);
+    return inner_.next_state(pass, segment, state);
   }
   StepResult step(const Pass& pass, const Segment& segment, const LiveState& state) const override {
     ++runs_.memory_path;
     ++runs_.prediction;
-    StepResult result = model_.step(pass, segment, state);
+    StepResult result = inner_.step(pass, segment, state);
     // Cut off the tape, what G would flow into is gone.
     if (fault_ == PlantedFault::drop_state_seed)
       for (auto& entry : result.next) entry.value = constant(entry.value.value);
     return result;
   }
-  std::vector<Parameter> parameters() const override { return model_.parameters(); }
 
   /// The runs since the last call.
   ForwardRuns take_runs() const { return std::exchange(runs_, {}); }
 
  private:
-  const Recurrence& model_;
   const PlantedFault fault_;
   mutable ForwardRuns runs_;
 };
-
-using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
 /// What one pass leaves.
 struct Outcome {
@@ -88,8 +83,7 @@ Outcome run_pass(const Recurrence& audited, std::int64_t repeats, PlantedFault f
     outcome.peak_bytes = peak.growth();
     outcome.runs = model.take_runs();
   }
-  for (const Parameter& parameter : parameters)
-    outcome.gradients.emplace_back(parameter.name(), parameter.grad());
+  outcome.gradients = gradients_of(parameters);
   zero_grad(parameters);
   return outcome;
 }
@@ -97,22 +91,6 @@ Outcome run_pass(const Recurrence& audited, std::int64_t repeats, PlantedFault f
 bool same_bits(const Tensor& a, const Tensor& b) {
   if (!a.defined() || !b.defined()) return a.defined() == b.defined();
   return a.shape() == b.shape() && first_difference(a, b) < 0;
-}
-
-/// All that must be equal: losses, memories, gradients.
-NamedTensors everything(const Outcome& outcome) {
-  NamedTensors all;
-  const WindowResult& result = outcome.result;
-  all.emplace_back("losses of the segments",
-                   from_host(result.segment_losses, {std::ssize(result.segment_losses)}));
-  for (std::size_t t = 0; t < result.states.size(); ++t)
-    for (const auto& entry : result.states[t])
-      all.emplace_back(fmt::format("{} after {} segments", entry.name, t), entry.value);
-  for (const auto& entry : result.entry_gradient)
-    all.emplace_back("gradient of the entry " + entry.name, entry.value);
-  for (const auto& [name, gradient] : outcome.gradients)
-    all.emplace_back("gradient of " + name, gradient);
-  return all;
 }
 
 std::vector<double> values_or_zeros(const Tensor& tensor, const Tensor& like) {
@@ -152,11 +130,8 @@ AuditedPass compare(const Outcome& outcome, const Outcome& bptt) {
   audited.process_peak_bytes = outcome.process_peak_bytes;
   audited.seconds = outcome.seconds;
   audited.runs = outcome.runs;
-  const NamedTensors ours = everything(outcome), oracle = everything(bptt);
-  check(ours.size() == oracle.size(), "audit: a pass left {} values, BPTT {}", ours.size(),
-        oracle.size());
-  for (std::size_t i = 0; i < ours.size(); ++i)
-    if (!same_bits(ours[i].second, oracle[i].second)) audited.differing.push_back(ours[i].first);
+  audited.differing = differing(everything_left(outcome.result, outcome.gradients),
+                                everything_left(bptt.result, bptt.gradients));
 
   Difference all;  // its sums alone
   for (std::size_t i = 0; i < outcome.gradients.size(); ++i) {
@@ -199,6 +174,54 @@ Tensor shifted(const Tensor& targets, std::int32_t begin) {
 }
 
 }  // namespace
+
+NamedTensors gradients_of(const std::vector<Parameter>& parameters) {
+  NamedTensors gradients;
+  for (const Parameter& parameter : parameters)
+    gradients.emplace_back(parameter.name(), parameter.grad());
+  return gradients;
+}
+
+NamedTensors everything_left(const WindowResult& result, const NamedTensors& gradients) {
+  NamedTensors all;
+  all.emplace_back("losses of the segments",
+                   from_host(result.segment_losses, {std::ssize(result.segment_losses)}));
+  for (std::size_t t = 0; t < result.states.size(); ++t)
+    for (const auto& entry : result.states[t])
+      all.emplace_back(fmt::format("{} after {} segments", entry.name, t), entry.value);
+  for (const auto& entry : result.entry_gradient)
+    all.emplace_back("gradient of the entry " + entry.name, entry.value);
+  for (const auto& [name, gradient] : gradients) all.emplace_back("gradient of " + name, gradient);
+  return all;
+}
+
+std::vector<std::string> differing(const NamedTensors& ours, const NamedTensors& oracle) {
+  check(ours.size() == oracle.size(), "audit: a pass left {} values, the other one {}", ours.size(),
+        oracle.size());
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < ours.size(); ++i)
+    if (!same_bits(ours[i].second, oracle[i].second)) names.push_back(ours[i].first);
+  return names;
+}
+
+AuditInputs audit_inputs(const Memformer& model, std::int64_t segments, std::int64_t batch,
+                         std::uint64_t seed) {
+  check(segments > 0, "audit: segments is {}; it must be positive", segments);
+  check(batch > 0, "audit: batch is {}; it must be positive", batch);
+  const RngKey key{seed};
+  AuditInputs inputs;
+  inputs.draws = key.at("draws");
+  inputs.segments = random_window(model.config(), segments, batch, key.at("tokens"));
+  for (Segment& segment : inputs.segments) segment = segment.to(model.device());
+  inputs.entry = model.initial_state(batch);
+  for (auto& tensor : inputs.entry) {
+    tensor.value = normal(tensor.value.shape(), key.at("memory"), 0.0, 1.0, DType::f64)
+                       .to(model.config().dtype)
+                       .to(model.device());
+    tensor.value.set_category(Category::state);
+  }
+  return inputs;
+}
 
 std::vector<Segment> random_window(const ModelConfig& config, std::int64_t count,
                                    std::int64_t batch, RngKey key) {
@@ -258,28 +281,18 @@ AuditReport audit_mrbp(const Memformer& model, const AuditOptions& options) {
         options.segments[i] > (i == 0 ? 0 : options.segments[i - 1]),
         "audit: window {} has {} segments; give positive lengths, each longer than the one before",
         i + 1, options.segments[i]);
-  check(options.batch > 0, "audit: batch is {}; it must be positive", options.batch);
   check(options.repeats > 0, "audit: repeats is {}; it must be positive", options.repeats);
 
-  const RngKey seed{options.seed};
-  State entry = model.initial_state(options.batch);
-  for (auto& tensor : entry) {
-    const Shape shape = tensor.value.shape();
-    tensor.value = normal(shape, seed.at("memory"), 0.0, 1.0, DType::f64)
-                       .to(model.config().dtype)
-                       .to(model.device());
-  }
-  const RngKey draws = seed.at("draws");
-
   AuditReport report;
-  report.state_bytes = bytes_of(entry);
   report.multiply_adds = multiply_adds(model.config());
   for (const Parameter& parameter : model.parameters())
     report.parameter_bytes += parameter.value().bytes();
   for (const std::int64_t count : options.segments) {
-    std::vector<Segment> segments =
-        random_window(model.config(), count, options.batch, seed.at("tokens"));
-    for (Segment& segment : segments) segment = segment.to(model.device());
+    const AuditInputs inputs = audit_inputs(model, count, options.batch, options.seed);
+    const std::vector<Segment>& segments = inputs.segments;
+    const State& entry = inputs.entry;
+    const RngKey draws = inputs.draws;
+    report.state_bytes = bytes_of(entry);
     const auto run = [&](const PassFunction& pass, PlantedFault fault = PlantedFault::none) {
       return run_pass(model, options.repeats, fault, pass);
     };

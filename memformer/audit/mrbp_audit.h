@@ -126,6 +126,24 @@ CostModel cost_model(const AuditReport& report);
 std::vector<Segment> random_window(const ModelConfig& config, std::int64_t count,
                                    std::int64_t batch, RngKey key);
 
+/// What an audited pass reads, on the model's device: a random window, an entry memory and the key
+/// of its dropout.
+struct AuditInputs {
+  std::vector<Segment> segments;
+  State entry;
+  RngKey draws;
+};
+AuditInputs audit_inputs(const Memformer& model, std::int64_t segments, std::int64_t batch,
+                         std::uint64_t seed);
+
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
+/// The gradients as they are, undefined where none arrived.
+NamedTensors gradients_of(const std::vector<Parameter>& parameters);
+/// All that a pass leaves: losses, memories, the gradient of the entry memory, and these gradients.
+NamedTensors everything_left(const WindowResult& result, const NamedTensors& gradients);
+/// Names of the tensors that differ in any bit; "no gradient" differs from a gradient of zero.
+std::vector<std::string> differing(const NamedTensors& ours, const NamedTensors& oracle);
+
 /// Runs BPTT, MRBP, checkpointed and truncated BPTT over random windows, in training mode. The
 /// claims: MRBP's gradients are BPTT's bit for bit, and its peak grows by one memory a segment
 /// (eq. C2). Leaves weights as they were and gradients empty.

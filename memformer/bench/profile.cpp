@@ -13,8 +13,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 struct Running {
-  const char* op;
-  OpPhase phase;
   Clock::time_point begin;
   double inside = 0.0;  ///< seconds in ops that this one ran
 };
@@ -29,11 +27,11 @@ Notes& notes() {
   return all;
 }
 
-void note(const char* op, OpPhase phase, bool begins) {
+void note(const OpEvent& event) {
   Notes& all = notes();
   const Clock::time_point now = Clock::now();
-  if (begins) {
-    all.stack.push_back({op, phase, now});
+  if (event.begins) {
+    all.stack.push_back({now});
     return;
   }
   if (all.stack.empty()) return;  // it began before the profile
@@ -41,7 +39,7 @@ void note(const char* op, OpPhase phase, bool begins) {
   all.stack.pop_back();
   const double seconds = std::chrono::duration<double>(now - done.begin).count();
   if (!all.stack.empty()) all.stack.back().inside += seconds;
-  ProfileRow& row = all.rows[{op, phase}];
+  ProfileRow& row = all.rows[{event.op, event.phase}];
   row.calls += 1;
   row.seconds += seconds - done.inside;
 }
@@ -49,8 +47,11 @@ void note(const char* op, OpPhase phase, bool begins) {
 }  // namespace
 
 OpProfile::OpProfile() {
+  if (const OpObserver other = observe_ops(note)) {
+    observe_ops(other);
+    fail("profile: ops are observed already, by another profile or a ledger; end it first");
+  }
   notes() = {};
-  check(observe_ops(note) == nullptr, "profile: another one is running; end it first");
 }
 
 OpProfile::~OpProfile() { observe_ops(nullptr); }

@@ -9,7 +9,9 @@ void add_audit(CLI::App& program) {
   audit->require_subcommand(1);
   add_audit_gradients(*audit);
   add_audit_mrbp(*audit);
+  add_audit_trace(*audit);
   add_audit_tape(*audit);
+  add_audit_memory(*audit);
   add_audit_slots(*audit);
   add_audit_determinism(*audit);
 }

@@ -9,20 +9,11 @@ namespace mf {
 namespace {
 
 /// A recurrence whose step is one entry of the tape, whatever the step of `model` records.
-class Checkpointed final : public Recurrence {
+class Checkpointed final : public WrappedRecurrence {
  public:
-  explicit Checkpointed(const Recurrence& model) : model_(model) {}
+  explicit Checkpointed(const Recurrence& model) : WrappedRecurrence(model) {}
 
-  State initial_state(std::int64_t batch) const override { return model_.initial_state(batch); }
-  LiveState next_state(const Pass& pass, const Segment& segment,
-                       const LiveState& state) const override {
-    return model_.next_state(pass, segment, state);
-  }
   StepResult step(const Pass& pass, const Segment& segment, const LiveState& state) const override;
-  std::vector<Parameter> parameters() const override { return model_.parameters(); }
-
- private:
-  const Recurrence& model_;
 };
 
 /// What a replay hands out and takes gradients for: the losses and the differentiable state.
@@ -48,7 +39,7 @@ StepResult Checkpointed::step(const Pass& pass, const Segment& segment,
                                                             std::span<const Var> values) {
         LiveState live = names;
         for (std::size_t i = 0; i < live.size(); ++i) live[i].value = values[i];
-        const StepResult step = model_.step(inner, segment, live);
+        const StepResult step = inner_.step(inner, segment, live);
         std::vector<Var> results;
         each_output(step, [&](const Var& output) { results.push_back(output); });
         if (const auto kept = first.lock()) *kept = step;

@@ -13,6 +13,7 @@ WindowResult mrbp(const Recurrence& model, std::span<const Segment> segments, co
 
   WindowResult result = start_result(segments, entry);
   std::vector<State>& memories = result.states;  // the replay buffer, eq. M1
+  show(options, {ReplayLine::keep_entry, 0, memories});
 
   // Forward, eq. M2: the memory path of all segments but the last, which the loop below runs. In
   // anomaly mode it is recorded, and forgotten: only a tape can name the op that made a NaN.
@@ -21,15 +22,18 @@ WindowResult mrbp(const Recurrence& model, std::span<const Segment> segments, co
     const Pass pass = pass_of(tape, t, key, options);
     memories.push_back(
         kept(model.next_state(pass, segments[at(t)], constants_of(memories.back()))));
+    show(options, {ReplayLine::write_memory, t, memories});
   }
 
   // Backward, eq. M4: newest segment first, each on a tape of its own.
   const double weight = loss_weight(segments, options.scale);
   State gradient;  // G of eq. M3, at the state after segment t; empty: no loss lies behind it
+  show(options, {ReplayLine::absent_gradient, count - 1, memories, &gradient});
   for (std::int64_t t = count - 1; t >= 0; --t) {
     Tape tape;
     const Pass pass = pass_of(tape, t, key, options);
     const LiveState memory = leaves_of(tape, memories[at(t)]);
+    show(options, {ReplayLine::fresh_leaf, t, memories, &gradient, &tape});
     std::vector<Seed> seeds;
     {
       const StepResult step = model.step(pass, segments[at(t)], memory);
@@ -38,15 +42,19 @@ WindowResult mrbp(const Recurrence& model, std::span<const Segment> segments, co
       } else if (options.check_replay) {
         require_same_bits(values_of(step.next), memories[at(t + 1)], t);
       }
+      show(options, {ReplayLine::recompute, t, memories, &gradient, &tape, &step});
       add_loss_seeds(seeds, step, weight);
       add_state_seeds(seeds, step.next, gradient);
       book_step(result, t, segments[at(t)], step, options);
     }
-    tape.backward(seeds);                     // eq. M5
+    tape.backward(seeds);  // eq. M5
+    show(options, {ReplayLine::sweep, t, memories, &gradient, &tape, nullptr, seeds});
     gradient = gradient_of(tape, memory, t);  // eq. M6
+    show(options, {ReplayLine::hand_back, t, memories, &gradient, &tape});
   }
   result.entry_gradient = std::move(gradient);
   add_up_losses(result);
+  show(options, {ReplayLine::hand_out, 0, memories, &result.entry_gradient});
   return result;
 }
 

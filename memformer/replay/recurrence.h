@@ -44,4 +44,24 @@ class Recurrence {
   }
 };
 
+/// A recurrence that does what `inner` does: what derives from it watches a model, or changes a
+/// part of it. `inner` must outlive it.
+class WrappedRecurrence : public Recurrence {
+ public:
+  explicit WrappedRecurrence(const Recurrence& inner) : inner_(inner) {}
+
+  State initial_state(std::int64_t batch) const override { return inner_.initial_state(batch); }
+  LiveState next_state(const Pass& pass, const Segment& segment,
+                       const LiveState& state) const override {
+    return inner_.next_state(pass, segment, state);
+  }
+  StepResult step(const Pass& pass, const Segment& segment, const LiveState& state) const override {
+    return inner_.step(pass, segment, state);
+  }
+  std::vector<Parameter> parameters() const override { return inner_.parameters(); }
+
+ protected:
+  const Recurrence& inner_;
+};
+
 }  // namespace mf

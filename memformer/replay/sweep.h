@@ -22,6 +22,10 @@ State gradient_of(const Tape& tape, const LiveState& memory, std::int64_t t);
 /// Notes the step's losses in the result and shows its outputs to the observer.
 void book_step(WindowResult& result, std::int64_t t, const Segment& segment, const StepResult& step,
                const WindowOptions& options);
+/// Shows a moment to whoever watches.
+inline void show(const WindowOptions& options, const ReplayMoment& moment) {
+  if (options.watch) options.watch(moment);
+}
 /// Sums the losses in the order of the segments, whichever order they were noted in.
 void add_up_losses(WindowResult& result);
 

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "memformer/replay/recurrence.h"
+#include "memformer/replay/moment.h"
 
 namespace mf {
 
@@ -26,6 +26,8 @@ struct WindowOptions {
   bool check_finite = false;
   /// Sees each step's outputs before they are freed (undefined where nothing was scored).
   std::function<void(std::int64_t segment, const Segment&, const Tensor& outputs)> observe;
+  /// Audit: sees the pass behind each line of Algorithm 1 (mrbp only).
+  std::function<void(const ReplayMoment&)> watch;
 };
 
 /// What a pass over a window leaves besides the gradients, which are added to Parameter::grad.

@@ -13,6 +13,7 @@
 #include <set>
 #include <sstream>
 
+#include "memformer/audit/trace.h"
 #include "memformer/train/trainer.h"
 
 namespace mf::test {
@@ -388,6 +389,17 @@ TEST_SUITE("docs") {
         ++quotes;
       }
     CHECK(quotes > 10);
+  }
+
+  TEST_CASE("docs: the listing of audit trace stands in mrbp.cpp") {
+    Lines quoted;
+    for (const ListingLine& line : algorithm_listing())
+      if (line.code) quoted.emplace_back(line.text);
+    CHECK(quoted.size() > 15);
+    const Lines file = lines_of(text_of(kSources / "memformer/replay/mrbp.cpp"));
+    CHECK(misquoted(quoted, file) == "");
+    quoted.insert(quoted.begin() + 3, "  Tape unknown;");
+    CHECK(misquoted(quoted, file) == "  Tape unknown;");
   }
 
   TEST_CASE("docs: tests that a page names exist") {

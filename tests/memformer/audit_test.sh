@@ -36,7 +36,11 @@ while read -r name plant found; do
   refused "$plant" "$program" audit "$name" --plant no-such-mistake
   refused "cannot" "$program" audit "$name" --html no-such-folder/page.html
 done << 'END'
+gradients square-factor FAIL
 mrbp drop-state-seed NOT bit-identical
+trace replay-key DIFFER
+tape forgotten-input nothing
+memory miss-event NOT so
 slots no-temperature NOT reproduce
 determinism other-draws DIFFER
 END

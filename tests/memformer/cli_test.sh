@@ -184,6 +184,32 @@ PATH=$work/drawing:$PATH "$program" audit tape --config config.json --html tape.
 grep -q "exit code 3: no fonts here" err || fail "no word of dot's failure: $(cat err)"
 is_page tape.html
 
+succeeds "$program" audit memory --html memory.html
+prints "^verdict: the ledger adds up to the allocator's active bytes at all"
+is_page memory.html
+succeeds "$program" audit memory --config config.json --mode bptt --segments 2 --batch 1 --json
+prints '"gap_event":null'
+prints '"holds":true'
+for mode in checkpointed truncated; do
+  succeeds "$program" audit memory --run whole --mode $mode --segments 3 --batch 1
+done
+"$program" audit memory --plant miss-event --segments 2 > out 2> err
+[ $? -eq 1 ] || fail "a planted fault was not found by audit memory"
+prints "^verdict: NOT so: at event"
+
+succeeds "$program" audit trace --html trace.html
+prints "^verdict: all 9 claims hold"
+prints "3 G is absent"
+is_page trace.html
+grep -q "step.next, gradient" trace.html || fail "no code beside the steps"
+succeeds "$program" audit trace --run whole --dtype f64 --segments 2 --batch 1 --json
+prints '"same_bits":true'
+prints '"holds":true'
+"$program" audit trace --plant replay-key --segments 3 > out 2> err
+[ $? -eq 1 ] || fail "a planted fault was not found by audit trace"
+prints "DIFFER"
+prints "segment 1: 'memory' of M_2 differs at element"
+
 cat > task.json << 'JSON'
 {"model": {"vocabulary": 34, "width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1,
            "feed_forward": 16, "segment": 4, "slots": 3},
@@ -229,6 +255,7 @@ train() { "$program" train --config config.json --out new "$@"; }
 : > empty.txt
 printf '{"model": {"width": 32,}}' > broken.json
 printf '{"model": {"widht": 32}}' > unknown.json
+printf '{"model": {"dropout": 0, "attention_dropout": 0}}' > dry.json
 head -c 5000 whole/checkpoint.safetensors > cut.safetensors
 mkdir damaged && cp whole/config.json damaged && cp cut.safetensors damaged/checkpoint.safetensors
 mkdir changed && cp -r whole/* changed
@@ -287,6 +314,10 @@ refused "config.json" "$program" inspect --file config.json
 refused "--segments" "$program" audit mrbp --segments 0
 refused "window 2 has 1" "$program" audit mrbp --segments 2,1
 refused "--plant" "$program" audit mrbp --plant nothing
+refused "--plant" "$program" audit memory --plant replay-key
+refused "--mode" "$program" audit memory --mode none
+refused "--segments" "$program" audit trace --segments 0
+refused "no dropout" "$program" audit trace --config dry.json --plant replay-key
 refused "subcommand" "$program" audit
 refused "subcommand" "$program"
 refused "--threads" "$program" --threads 0 inspect --config config.json

@@ -43,17 +43,6 @@ void require_equal_bits(DType dtype) {
   CHECK_MESSAGE(coverage.missing(expected).empty(), coverage.missing(expected));
 }
 
-/// Forgets to hand the gradient of the next state back: what MRBP is without its seed G.
-class WithoutSeed final : public Wrapped {
- public:
-  using Wrapped::Wrapped;
-  StepResult step(const Pass& pass, const Segment& segment, const LiveState& state) const override {
-    StepResult result = inner_.step(pass, segment, state);
-    for (auto& entry : result.next) entry.value = constant(entry.value.value);
-    return result;
-  }
-};
-
 ModelConfig plain_config(DType dtype) {
   ModelConfig c;
   c.vocabulary = 11;
