@@ -21,7 +21,9 @@ inline void add_product(Grads& g, int input, const Tensor& a, const Tensor& b, c
     Tensor rows = rows_of(*sum);
     matmul_add_(rows, a, b);
   } else {
-    g.add(input, mf::matmul(a, b).reshape(shape));
+    Tensor product = mf::matmul(a, b);
+    product = product.reshape(shape);  // the only handle, so that it is moved in and not copied
+    g.add(input, std::move(product));
   }
 }
 

@@ -25,9 +25,9 @@ struct WindowOptions {
   /// Anomaly mode: the first NaN or infinity is an Error naming op, module and shapes.
   bool check_finite = false;
   /// Sees each step's outputs before they are freed (undefined where nothing was scored).
-  std::function<void(std::int64_t segment, const Segment&, const Tensor& outputs)> observe;
+  std::function<void(std::int64_t segment, const Segment&, const Tensor& outputs)> observe{};
   /// Audit: sees the pass behind each line of Algorithm 1 (mrbp only).
-  std::function<void(const ReplayMoment&)> watch;
+  std::function<void(const ReplayMoment&)> watch{};
 };
 
 /// What a pass over a window leaves besides the gradients, which are added to Parameter::grad.
