@@ -53,9 +53,14 @@ std::string huge_page_policy();
 
 /// What happened to one block.
 struct BlockEvent {
-  enum class Kind : std::uint8_t { allocate, free, move };
-  Kind kind;
-  Device device;
+  /// The kinds of events.
+  enum class Kind : std::uint8_t {
+    allocate,  ///< the block was handed out
+    free,      ///< the block was given back
+    move,      ///< the block is booked under another category
+  };
+  Kind kind;                 ///< what happened
+  Device device;             ///< the block is on
   const void* data;          ///< its address, which a later block may get again
   std::int64_t bytes;        ///< as requested
   Category category;         ///< it is booked under; of a move, from now on

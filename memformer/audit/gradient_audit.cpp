@@ -52,10 +52,11 @@ std::vector<Plant> plants() {
                   {"", "", function(steady), inputs, {}},
                   {"", "", function(unsteady), inputs, {}}});
   const auto window = [](std::int64_t length) {
-    return window_case(
-        "window", "", window_model(),
-        [length](const Recurrence& model, std::span<const Segment> segments, const State& entry,
-                 RngKey key) { return truncated_bptt(model, segments, entry, key, length); });
+    return window_case("window", "", window_model(),
+                       [length](const Recurrence& model, std::span<const Segment> segments,
+                                const State& entry, RngKey key, const WindowOptions&) {
+                         return truncated_bptt(model, segments, entry, key, length);
+                       });
   };
   list.push_back({"window-cut", "window: a segment hands no gradient to the one before", window(3),
                   window(1)});

@@ -277,7 +277,7 @@ struct WindowLoss {
     std::vector<Tensor> former;
     for (Parameter& parameter : parameters) former.push_back(std::exchange(parameter.grad(), {}));
     const WindowResult result =
-        window->pass(window->model, window->segments, window->state_of(memory), kDraws);
+        window->pass(window->model, window->segments, window->state_of(memory), kDraws, {});
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       Tensor& gradient = parameters[i].grad();
       if (gradient.defined()) gradient = affine(gradient, gy.item());
@@ -329,11 +329,7 @@ LayerCase window_case(std::string name, std::string variant, const ModelConfig& 
 
 std::vector<LayerCase> window_cases() {
   std::vector<LayerCase> cases;
-  const auto add = [&](const char* name, const auto& method) {
-    const WindowPass pass = [method](const Recurrence& model, std::span<const Segment> segments,
-                                     const State& entry, RngKey key) {
-      return method(model, segments, entry, key, WindowOptions{});
-    };
+  const auto add = [&](const char* name, const WindowPass& pass) {
     cases.push_back(window_case(name, "default", small_model(), pass));
     cases.push_back(window_case(name, "other switches", other_switches(), pass));
   };

@@ -14,19 +14,16 @@ namespace mf {
 /// check at every coordinate of its inputs and parameters. f64, training mode, parameters moved
 /// away from special values.
 struct LayerCase {
-  std::string layer;    ///< name of its type; of the pass, for a window
-  std::string variant;  ///< "causal, with a bias"
-  GradFunction function;
-  std::vector<Tensor> inputs;
-  std::vector<Parameter> parameters;
+  std::string layer;                  ///< name of its type; of the pass, for a window
+  std::string variant;                ///< "causal, with a bias"
+  GradFunction function;              ///< the layer or the pass; it keeps its model alive
+  std::vector<Tensor> inputs;         ///< of `function`, checked
+  std::vector<Parameter> parameters;  ///< of the layer or model, checked too; may be none
 };
 
 /// Every layer of nn and of the model, with each of its switches.
 std::vector<LayerCase> layer_cases();
 
-/// A way to go back through a window: bptt, mrbp, ..
-using WindowPass =
-    std::function<WindowResult(const Recurrence&, std::span<const Segment>, const State&, RngKey)>;
 /// The mean loss of a window of three segments (padding, a document that starts inside, a segment
 /// that is not scored) as a function of its entry memory. The value is computed without recording;
 /// the gradients are those of `pass`.

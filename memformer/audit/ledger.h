@@ -17,23 +17,26 @@ namespace mf {
 
 /// Bytes by category. The workspace is counted apart (tensor/memory.h) and stays 0 here.
 using CategoryBytes = std::array<std::int64_t, kCategories>;
+/// Bytes of all categories together.
 std::int64_t sum_of(const CategoryBytes& bytes);
 
 /// One block of memory, or all those together that were there before the ledger and never changed
 /// while it was kept. It lives from event `born` on, up to but without event `died`.
 struct LedgerBlock {
+  /// `died` of a block that was not freed before the ledger ended.
   static constexpr std::int64_t kAlive = std::numeric_limits<std::int64_t>::max();
 
-  std::int64_t bytes = 0;
-  std::int64_t born = 0;  ///< 0: before the ledger
-  std::int64_t died = kAlive;
+  std::int64_t bytes = 0;      ///< as requested
+  std::int64_t born = 0;       ///< 0: before the ledger
+  std::int64_t died = kAlive;  ///< the event that freed it
   /// What it was booked under, from which event on.
   std::vector<std::pair<std::int64_t, Category>> categories;
   std::string op;  ///< the innermost one that ran when the block was made; "" if none did
-  OpPhase phase = OpPhase::forward;
-  std::string module;     ///< of the op; "" if no tape recorded it
-  std::size_t stage = 0;  ///< in which it was made
+  OpPhase phase = OpPhase::forward;  ///< of the op; says nothing if `op` is ""
+  std::string module;                ///< of the op; "" if no tape recorded it
+  std::size_t stage = 0;             ///< in which it was made
 
+  /// Whether it lives at an event.
   bool alive_at(std::int64_t event) const { return born <= event && event < died; }
   /// The block's category at an event of its life.
   Category category_at(std::int64_t event) const;
@@ -41,34 +44,35 @@ struct LedgerBlock {
 
 /// What a group of blocks holds at one event.
 struct Holding {
-  std::string name;
-  std::int64_t blocks = 0;
-  std::int64_t bytes = 0;
+  std::string name;         ///< what the group has in common
+  std::int64_t blocks = 0;  ///< how many live; those from before count as one a category
+  std::int64_t bytes = 0;   ///< of all of them
 };
 
 /// The part of the record that belongs to one stage.
 struct StageSummary {
-  std::string name;
-  std::int64_t events = 0;
-  std::int64_t end_bytes = 0;  ///< active behind its last event
-  std::int64_t peak_bytes = 0;
-  std::int64_t peak_event = 0;
+  std::string name;             ///< as given to `Ledger::stage`
+  std::int64_t events = 0;      ///< how many happened in it
+  std::int64_t end_bytes = 0;   ///< active behind its last event
+  std::int64_t peak_bytes = 0;  ///< the most behind one of its events
+  std::int64_t peak_event = 0;  ///< the first event with so many, counted in the whole record
 };
 
 /// What a ledger found. Time is the number of blocks made, moved to another category and freed
 /// since it began, workspace left out: the same in every run, whatever the threads. Event 0 is the
 /// beginning.
 struct LedgerRecord {
+  /// What the allocator said behind one event.
   struct Event {
-    std::size_t stage = 0;
+    std::size_t stage = 0;    ///< it belongs to, index into `stages`
     CategoryBytes booked{};   ///< by the allocator, behind the event
     std::int64_t active = 0;  ///< its active bytes
   };
 
-  std::vector<Event> events;
+  std::vector<Event> events;  ///< in order; never empty: event 0 is the beginning
   /// The first kCategories are what was there before, one for each category.
   std::vector<LedgerBlock> blocks;
-  std::vector<std::string> stages;
+  std::vector<std::string> stages;  ///< their names
   std::int64_t workspace_peak = 0;  ///< bytes; depends on how threads overlap
 
   /// The blocks that live at each event, added up by category. It follows from the lives of the

@@ -11,23 +11,19 @@
 
 namespace mf {
 
-/// A way to the gradients of a window: bptt, mrbp and the like.
-using WindowPass =
-    std::function<WindowResult(const Recurrence& model, std::span<const Segment> segments,
-                               const State& entry, RngKey key, const WindowOptions& options)>;
-
+/// The step that `audit_memory` takes.
 struct MemoryAuditOptions {
-  WindowPass pass = mrbp;
-  std::int64_t segments = 4;
-  std::int64_t batch = 4;
-  std::uint64_t seed = 1;  ///< of tokens, entry memory and dropout
+  WindowPass pass = mrbp;     ///< makes the gradients
+  std::int64_t segments = 4;  ///< of the window
+  std::int64_t batch = 4;     ///< rows
+  std::uint64_t seed = 1;     ///< of tokens, entry memory and dropout
   /// A mistake made on purpose: the ledger writes nothing down at this event. -1: none.
   std::int64_t missed_event = -1;
 };
 
 /// One training step in a ledger's words.
 struct MemoryAudit {
-  LedgerRecord ledger;
+  LedgerRecord ledger;  ///< of the whole step
   /// The first event at which the ledger's blocks do not add up to the allocator's bytes.
   std::optional<std::size_t> gap;
   std::int64_t allocator_peak = 0;  ///< active bytes, as the allocator counted them
@@ -36,6 +32,7 @@ struct MemoryAudit {
   /// memory that is carried on takes the place of the one that entered.
   CategoryBytes expected_left{};
 
+  /// No gap, the highest sum is the allocator's peak, and what is left is as expected.
   bool holds() const;
 };
 

@@ -129,13 +129,15 @@ std::vector<Segment> random_window(const ModelConfig& config, std::int64_t count
 /// What an audited pass reads, on the model's device: a random window, an entry memory and the key
 /// of its dropout.
 struct AuditInputs {
-  std::vector<Segment> segments;
-  State entry;
-  RngKey draws;
+  std::vector<Segment> segments;  ///< the window, see `random_window`
+  State entry;                    ///< M_0: standard normal values in the model's dtype
+  RngKey draws;                   ///< key of the pass, for dropout
 };
+/// Inputs that follow from `seed`. Throws Error unless `segments` and `batch` are positive.
 AuditInputs audit_inputs(const Memformer& model, std::int64_t segments, std::int64_t batch,
                          std::uint64_t seed);
 
+/// Tensors by name, in a fixed order; undefined where there is none.
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 /// The gradients as they are, undefined where none arrived.
 NamedTensors gradients_of(const std::vector<Parameter>& parameters);

@@ -14,11 +14,12 @@ namespace mf {
 
 /// What the saved-bytes formula of a row may depend on.
 struct SavedQuery {
-  std::span<const Tensor> inputs;
-  std::span<const bool> wants;  ///< which inputs are on the tape
-  const Tensor& result;
+  std::span<const Tensor> inputs;  ///< of the op
+  std::span<const bool> wants;     ///< which inputs are on the tape
+  const Tensor& result;            ///< its value
 };
 
+/// One op, or one choice of its options.
 struct OpRow {
   std::string name{};     ///< of the public function
   std::string variant{};  ///< what sets it apart from other rows of the same function
@@ -29,7 +30,8 @@ struct OpRow {
   std::function<Var(std::span<const Var>)> build{};
   /// Bytes on the tape after `build`, as docs/ops.md says.
   std::function<std::int64_t(const SavedQuery&)> saved_bytes{};
-  double low = -1.5, high = 1.5;       ///< range of the inputs
+  double low = -1.5;                   ///< smallest value of the inputs
+  double high = 1.5;                   ///< up to which they go
   std::function<bool(double)> kink{};  ///< values where the derivative does not exist
   bool needs_row_major = false;        ///< refuses strided inputs, as documented
 };
@@ -41,6 +43,7 @@ const std::vector<OpRow>& op_table();
 
 /// f64 values in the row's range, a function of the row and `which` only.
 Tensor values(const OpRow& row, const Shape& shape, int which);
+/// A tensor for each shape, `which` counted from 0.
 std::vector<Tensor> values(const OpRow& row, std::span<const Shape> shapes);
 
 /// Ids 0..bound-1 in an irregular order with repetitions; all of them valid, also for bound 1.
@@ -50,9 +53,9 @@ Tensor some_bits(const Shape& shape, Device device = cpu);
 
 /// One gradient check that follows from a row. It refers to the row.
 struct OpCase {
-  std::string label;
-  GradFunction function;
-  std::vector<Tensor> inputs;
+  std::string label;           ///< what sets it apart from the row's other cases
+  GradFunction function;       ///< the row's `build`, with what the case changes around it
+  std::vector<Tensor> inputs;  ///< of `function`, checked
 };
 /// The base; strided inputs; strided gradients; repeated inputs; each other set of shapes.
 std::vector<OpCase> cases(const OpRow& row);

@@ -11,11 +11,12 @@
 /// worth nothing; a gradient check that refuses the right op beside it is worth nothing either.
 namespace mf {
 
+/// A wrong backward, beside the op that has it right.
 struct PlantedGradient {
-  std::string name;   ///< "sub-sign"
-  std::string fault;  ///< "sub: wrong sign for the second input"
-  std::vector<Tensor> inputs;
-  std::function<Var(std::span<const Var>)> right;
+  std::string name;                                ///< "sub-sign"
+  std::string fault;                               ///< "sub: wrong sign for the second input"
+  std::vector<Tensor> inputs;                      ///< of both functions, f64
+  std::function<Var(std::span<const Var>)> right;  ///< the op as it is
   std::function<Var(std::span<const Var>)> wrong;  ///< the same forward, the wrong backward
 };
 

@@ -22,15 +22,15 @@ struct Table {
 
 /// A row that stands for the rows below it, or a row of its own.
 struct TreeRow {
-  std::vector<std::string> cells;
-  std::vector<TreeRow> parts;  ///< empty: a row of its own
+  std::vector<std::string> cells;  ///< one for each column of the table
+  std::vector<TreeRow> parts;      ///< empty: a row of its own
 };
 /// A table whose rows can be folded into the row above them.
 struct TreeTable {
   std::vector<Table::Column> columns;  ///< the first one names the row
-  std::vector<TreeRow> rows;
-  int depth =
-      1;  ///< levels that a terminal shows, and that a page opens at first; 1: no row's parts
+  std::vector<TreeRow> rows;           ///< of the first level, from top to bottom
+  /// Levels that a terminal shows, and that a page opens at first; 1: no row's parts.
+  int depth = 1;
 };
 
 /// One step of something that is stepped through: where it stands in a listing, and what is so
@@ -103,8 +103,8 @@ class Report {
     TreeTable tree;
     std::string caption;
   };
-  using Block =
-      std::variant<Heading, Paragraph, Listing, CaptionedTable, CaptionedTree, FoldedTable, Figure, StepThrough>;
+  using Block = std::variant<Heading, Paragraph, Listing, CaptionedTable, CaptionedTree,
+                             FoldedTable, Figure, StepThrough>;
 
   std::string title_, claim_, verdict_;
   bool holds_ = false;

@@ -15,41 +15,45 @@ namespace mf {
 
 /// A mistake made on purpose, to see that the audit finds it.
 enum class PlantedTapeFault {
-  none,
+  none,             ///< the audit proper
   forgotten_input,  ///< an op whose backward gives its second input nothing
   drop_state_seed,  ///< the sweep starts without G, the gradient at the next memory
 };
 
+/// The step that `audit_tape` records.
 struct TapeAuditOptions {
-  std::int64_t batch = 4;
-  std::uint64_t seed = 1;  ///< of tokens, entry memory, G and dropout
-  PlantedTapeFault fault = PlantedTapeFault::none;
+  std::int64_t batch = 4;                           ///< rows
+  std::uint64_t seed = 1;                           ///< of tokens, entry memory, G and dropout
+  PlantedTapeFault fault = PlantedTapeFault::none;  ///< the negative control
 };
 
 /// Something that must hold of a tape, and where it does not.
 struct TapeClaim {
-  std::string text;
-  std::vector<std::string> violations;
+  std::string text;                     ///< the claim, as a sentence
+  std::vector<std::string> violations;  ///< one for each place; empty: it holds
 };
 
 /// A parameter of the model before and after the sweep. It is no leaf where layers are replayed:
 /// those take its gradient past this tape.
 struct SweptParameter {
-  std::string name;
-  Shape shape;
-  std::optional<double> before{}, after{};  ///< norm of the gradient; empty: none yet
-  std::int32_t received = 0;                ///< contributions through this tape
-  bool leaf = false;
+  std::string name;                ///< its path in the model
+  Shape shape;                     ///< of its value
+  std::optional<double> before{};  ///< norm of the gradient before the sweep; empty: none yet
+  std::optional<double> after{};   ///< the same behind the sweep
+  std::int32_t received = 0;       ///< contributions through this tape
+  bool leaf = false;  ///< of this tape; false: nothing on it uses the parameter directly
 };
 
 /// The tape of one segment in the middle of a window: its loss and G are the seeds.
 struct TapeAudit {
-  TapeReport recorded, swept;  ///< before and after the sweep
+  TapeReport recorded;  ///< before the sweep
+  TapeReport swept;     ///< after it
   /// Values that the sweep starts from, in this order, by id.
   std::vector<std::pair<std::string, std::int32_t>> seeds;
-  std::vector<SweptParameter> parameters;
-  std::vector<TapeClaim> claims;
+  std::vector<SweptParameter> parameters;  ///< in the model's order
+  std::vector<TapeClaim> claims;           ///< those of `claims_of`, and one about the parameters
 
+  /// No claim is violated.
   bool holds() const;
 };
 

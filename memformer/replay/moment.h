@@ -22,7 +22,7 @@ enum class ReplayLine : std::uint8_t {
 
 /// What mrbp shows to who watches it. Everything belongs to mrbp and holds during the call.
 struct ReplayMoment {
-  ReplayLine line;
+  ReplayLine line;                     ///< that has just run
   std::int64_t segment;                ///< of the window, counted from 0
   const std::vector<State>& memories;  ///< the replay buffer
   const State* gradient = nullptr;     ///< G; null in the first pass, empty: absent

@@ -48,6 +48,7 @@ class Recurrence {
 /// part of it. `inner` must outlive it.
 class WrappedRecurrence : public Recurrence {
  public:
+  /// Passes everything on to `inner`, which it does not copy.
   explicit WrappedRecurrence(const Recurrence& inner) : inner_(inner) {}
 
   State initial_state(std::int64_t batch) const override { return inner_.initial_state(batch); }
@@ -61,7 +62,7 @@ class WrappedRecurrence : public Recurrence {
   std::vector<Parameter> parameters() const override { return inner_.parameters(); }
 
  protected:
-  const Recurrence& inner_;
+  const Recurrence& inner_;  ///< what is wrapped
 };
 
 }  // namespace mf

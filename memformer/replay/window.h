@@ -50,6 +50,11 @@ struct WindowResult {
   double mean_loss() const { return scored ? loss_sum / static_cast<double>(scored) : 0.0; }
 };
 
+/// A way to the gradients of a window: bptt, mrbp and the like.
+using WindowPass =
+    std::function<WindowResult(const Recurrence& model, std::span<const Segment> segments,
+                               const State& entry, RngKey key, const WindowOptions& options)>;
+
 /// The weight of each scored target's loss: 1/scored or 1. Known before the sweep.
 double loss_weight(std::span<const Segment> segments, LossScale scale);
 /// Scored targets of all segments.

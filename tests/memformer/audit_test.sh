@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every subcommand of `memformer audit` from outside, at its default size: its facts, its JSON object, its
+# Every subcommand of `memformer audit` from outside: its facts at the default size, its JSON object, its
 # page, and the mistake that it must find.
 # Usage: audit_test.sh PROGRAM
 set -u
@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
 . "$checks"
 
-# subcommand, a mistake to plant, what is printed then
+# subcommand, a mistake to plant, what is printed then; mrbp is smaller after its first run
 while read -r name plant found; do
   begin=$(date +%s)
   succeeds "$program" audit "$name"
@@ -18,8 +18,10 @@ while read -r name plant found; do
   seconds=$(($(date +%s) - begin))
   [ $seconds -le 60 ] || fail "audit $name takes $seconds s at its default size"
   echo "audit $name: $seconds s"
+  smaller=
+  [ "$name" = mrbp ] && smaller="--segments 1,2,4 --repeats 1"
 
-  succeeds "$program" audit "$name" --json --html "$name.html"
+  succeeds "$program" audit "$name" $smaller --json --html "$name.html"
   [ "$(wc -l < out)" -eq 1 ] || fail "audit $name --json prints $(wc -l < out) lines"
   prints '^{".*"holds":true}$'
   for piece in '<!DOCTYPE html>' '<h1>' 'class="verdict holds"' '<table>' '</html>'; do
@@ -29,14 +31,14 @@ while read -r name plant found; do
   grep -o 'https\?://[^"<> ]*' "$name.html" | grep -v '^http://www.w3.org/' > addresses
   [ ! -s addresses ] || fail "the page of audit $name holds $(head -n 3 addresses)"
 
-  "$program" audit "$name" --plant "$plant" > out 2> err
+  "$program" audit "$name" $smaller --plant "$plant" > out 2> err
   [ $? -eq 1 ] || fail "audit $name does not find the planted mistake $plant"
   prints "^verdict: "
   prints "$found"
   refused "$plant" "$program" audit "$name" --plant no-such-mistake
-  refused "cannot" "$program" audit "$name" --html no-such-folder/page.html
+  refused "cannot" "$program" audit "$name" $smaller --html no-such-folder/page.html
 done << 'END'
-gradients square-factor FAIL
+gradients square-factor verdict: 61 of 62 agree
 mrbp drop-state-seed NOT bit-identical
 trace replay-key DIFFER
 tape forgotten-input nothing
