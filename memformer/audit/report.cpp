@@ -30,7 +30,7 @@ h2 { font-size: 1.2rem; margin: 2rem 0 .4rem; }
 .verdict.holds { border-color: var(--good); }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding: .2rem 0; }
+p.caption { color: var(--soft); font-size: .9rem; margin: 1rem 0 -.6rem; }
 th, td { padding: .2rem .7rem .2rem 0; text-align: right; border-bottom: 1px solid var(--rule);
   vertical-align: top; overflow-wrap: normal; }
 th { font-weight: 600; vertical-align: bottom; }
@@ -258,8 +258,10 @@ Table unfolded(const TreeTable& tree) {
 
 std::string html_of(const Table& table, const std::string& caption) {
   require_rectangular(table);
-  std::string html = "<div class=\"wide\" tabindex=\"0\"><table>";
-  if (!caption.empty()) html += "<caption>" + escaped(caption) + "</caption>";
+  // The caption is no part of the table, which may scroll.
+  std::string html;
+  if (!caption.empty()) html += "<p class=\"caption\">" + escaped(caption) + "</p>\n";
+  html += "<div class=\"wide\" tabindex=\"0\"><table>";
   html += "<thead>" + row_html(names_of(table), table, "th") + "</thead><tbody>\n";
   for (const auto& row : table.rows) html += row_html(row, table, "td");
   return html + "</tbody></table></div>\n";

@@ -57,6 +57,17 @@ std::vector<double> angles_between(const Tensor& a, const Tensor& b) {
   return degrees;
 }
 
+double mean_cosine_between(const Tensor& slots) {
+  const auto rows = rows_of(slots);
+  double sum = 0.0, pairs = 0.0;
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j) {
+      sum += dot(rows[i], rows[j]) / std::sqrt(dot(rows[i], rows[i]) * dot(rows[j], rows[j]));
+      ++pairs;
+    }
+  return sum / pairs;
+}
+
 /// [1, h, T, S] -> [T, S].
 Tensor mean_over_heads(const Tensor& weights) {
   const Tensor host = on_host(weights);
@@ -79,6 +90,7 @@ class Reading {
     seen.turned = angles_between(memory.value, next.front().value.value);
     seen.from_start =
         angles_between(next.front().value.value, model_.initial_state(1).front().value);
+    seen.between_slots = mean_cosine_between(next.front().value.value);
     state = values_of(next);
     return seen;
   }

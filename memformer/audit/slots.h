@@ -18,6 +18,9 @@ struct SlotsAtSegment {
   std::vector<double> written_norm;  ///< |m'_i|, before normalisation
   std::vector<double> turned;        ///< angle between M_t and M_{t+1} of each slot, in degrees
   std::vector<double> from_start;    ///< angle between M_{t+1} and M_0 of each slot, in degrees
+  /// Cosine between two slots of M_{t+1}, mean over all pairs; 1: the slots are copies of each
+  /// other. NaN with a single slot.
+  double between_slots = 0.0;
   /// max |x - y| / max |y| of M_{t+1}, made here from `write`'s weights, against the model's own.
   double write_error = 0.0;
   /// The same of what each layer's reader gives, made from `read`'s weights; the largest.

@@ -105,6 +105,7 @@ Table over_time(const SlotsReport& audit) {
                {"mean weight on itself"},
                {"mean turn, degrees"},
                {"from M_0, degrees"},
+               {"cosine between slots"},
                {"mean |m'|"},
                {"write error"},
                {"read error"}},
@@ -124,6 +125,7 @@ Table over_time(const SlotsReport& audit) {
          std::to_string(kinds.writers), fmt::format("{:.3f}", mean(own)),
          fmt::format("{:.1f}", mean(segment.turned)),
          fmt::format("{:.1f}", mean(segment.from_start)),
+         fmt::format("{:.3f}", segment.between_slots),
          fmt::format("{:.2f}", mean(segment.written_norm)),
          fmt::format("{:.1e}", segment.write_error), fmt::format("{:.1e}", segment.read_error)});
   }
@@ -188,6 +190,7 @@ Json to_json(const SlotsReport& audit) {
                                 {"written_norms", segment.written_norm},
                                 {"turned_degrees", segment.turned},
                                 {"degrees_from_start", segment.from_start},
+                                {"cosine_between_slots", segment.between_slots},
                                 {"write_error", segment.write_error},
                                 {"read_error", segment.read_error}});
   }
@@ -213,6 +216,11 @@ void run(const SlotsArguments& arguments) {
       "kinds are the paper's). The paper found 60 to 80 % keepers and 5 to 10 % writers in the "
       "middle of a document, and nearly all writers in its first steps.",
       kKeeperFrom, kWriterUpTo));
+  report.paragraph(
+      "Where the cosine between slots is near 1 they are copies of each other: all see the same "
+      "tokens "
+      "through the same projections, and only their own content and forgetting vectors tell them "
+      "apart (chapter 9 of the walkthrough).");
   report.heading("Forgetting vectors");
   report.table(forgetting(audit), fmt::format("slots have length {:.3g}", audit.radius));
   add_figures(report, audit, is_text);

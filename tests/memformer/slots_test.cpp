@@ -76,6 +76,16 @@ TEST_CASE("audit slots: a slot that attends to itself alone is a keeper and does
   for (const double degrees : report.segments[1].turned) CHECK(degrees < 0.1);  // forgetting alone
 }
 
+TEST_CASE("audit slots: the cosine between slots is 1 where all begin alike") {
+  ModelConfig config = audit_model();
+  const Memformer model(config, RngKey{4});
+  CHECK(audit_slots(model, one_row(config, 1)).segments[0].between_slots < 0.999);
+  for (Parameter& parameter : model.parameters())
+    if (parameter.name() == "memory.forgetting") parameter.value().fill_(0.1);
+  CHECK(audit_slots(model, one_row(config, 3)).segments[2].between_slots ==
+        doctest::Approx(1.0).epsilon(1e-5));
+}
+
 TEST_CASE("audit slots: what cannot be shown is refused") {
   ModelConfig config = audit_model();
   const Memformer model(config, RngKey{3});
