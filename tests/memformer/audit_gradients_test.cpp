@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <regex>
 #include <set>
+#include <sstream>
 
 #include "memformer/audit/gradient_audit.h"
 #include "memformer/audit/layer_cases.h"
@@ -31,8 +31,9 @@ std::set<std::string> layers_of(const std::filesystem::path& folder) {
     std::ifstream file(entry.path());
     std::string name;
     for (std::string line; std::getline(file, line);) {
-      std::smatch match;
-      if (std::regex_search(line, match, std::regex("^(?:struct|class) (\\w+)"))) name = match[1];
+      std::istringstream words(line);
+      std::string word;
+      if (line.starts_with("struct ") || line.starts_with("class ")) words >> word >> name;
       if (line.starts_with("  void each(F&& fn) const")) names.insert(name);
     }
   }

@@ -1,7 +1,5 @@
 #include <doctest/doctest.h>
 
-#include <regex>
-
 #include "memformer/audit/report.h"
 #include "tensor/error.h"
 
@@ -58,7 +56,8 @@ TEST_CASE("report: the page has everything, asks no network, and escapes what it
   CHECK(sample(true).html().find("class=\"verdict holds\"") != html.npos);
   // Nothing is fetched: the only address is the name of SVG's language.
   CHECK(count(html, "http") == count(html, "http://www.w3.org/2000/svg"));
-  CHECK_FALSE(std::regex_search(html, std::regex("(src|href)=\"(?!data:)")));
+  CHECK(count(html, "src=") == 0);
+  CHECK(count(html, "href=") == count(html, "href=\"data:"));
   for (const char* tag : {"table", "tbody", "figure", "svg", "details", "section", "pre", "div"})
     CHECK_MESSAGE(
         count(html, std::string("<") + tag + ">") + count(html, std::string("<") + tag + " ") ==
@@ -99,12 +98,11 @@ TEST_CASE("figure: points stand where their values say") {
   // 1, 4 and 16 on a logarithmic axis: the middle one in the middle.
   const Figure figure =
       line_chart({"t", "x", "y", true, true, false, {{"s", {{1, 1}, {4, 4}, {16, 16}}}}}, "");
-  const std::regex circle("<circle cx=\"([0-9.]+)\" cy=\"([0-9.]+)\"");
   std::vector<double> x, y;
-  for (std::sregex_iterator it(figure.svg.begin(), figure.svg.end(), circle), end; it != end;
-       ++it) {
-    x.push_back(std::stod((*it)[1]));
-    y.push_back(std::stod((*it)[2]));
+  const std::string open = "<circle cx=\"", between = "\" cy=\"";
+  for (auto at = figure.svg.find(open); at != figure.svg.npos; at = figure.svg.find(open, at + 1)) {
+    x.push_back(std::stod(figure.svg.substr(at + open.size())));
+    y.push_back(std::stod(figure.svg.substr(figure.svg.find(between, at) + between.size())));
   }
   REQUIRE(x.size() == 3);
   CHECK(x[1] == doctest::Approx((x[0] + x[2]) / 2).epsilon(1e-3));
