@@ -184,6 +184,15 @@ PATH=$work/drawing:$PATH "$program" audit tape --config config.json --html tape.
 grep -q "exit code 3: no fonts here" err || fail "no word of dot's failure: $(cat err)"
 is_page tape.html
 
+succeeds "$program" audit slots --config config.json --segments 2 --text corpus.txt --json
+prints '"holds":true'
+is_json out
+succeeds "$program" audit slots --run whole --segments 3
+prints "^verdict: the weights reproduce"
+refused "no-such.txt" "$program" audit slots --text no-such.txt
+succeeds "$program" audit determinism --config config.json --steps 2
+prints "^verdict: all runs have the same bits"
+
 succeeds "$program" audit memory --html memory.html
 prints "^verdict: the ledger adds up to the allocator's active bytes at all"
 is_page memory.html
