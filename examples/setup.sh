@@ -92,11 +92,14 @@ set_up() {
     { [ -z "$as_root" ] || command -v sudo >/dev/null; }; then
     echo "installing $needed$extras"
     set_up_log=$(mktemp)
-    { apt_get update && apt_get install --no-install-recommends $needed $extras; } \
-      </dev/null >"$set_up_log" 2>&1 ||
-      { [ -n "$needed" ] && [ -n "$extras" ] &&
-        apt_get install --no-install-recommends $needed </dev/null >>"$set_up_log" 2>&1; } ||
-      tail -n 20 "$set_up_log" >&2
+    if ! { apt_get update && apt_get install --no-install-recommends $needed $extras; } \
+      </dev/null >"$set_up_log" 2>&1; then
+      # One that cannot be had must not keep the others away.
+      for package in $needed $extras; do
+        apt_get install --no-install-recommends "$package" </dev/null >"$set_up_log" 2>&1 ||
+          tail -n 5 "$set_up_log" >&2
+      done
+    fi
     rm -f "$set_up_log"
     needed=$(missing_packages | tr '\n' ' ')
     extras=$(missing_extras "$@" | tr '\n' ' ')

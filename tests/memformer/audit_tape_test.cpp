@@ -8,21 +8,13 @@
 #include "memformer/audit/graphviz.h"
 #include "memformer/audit/mrbp_audit.h"
 #include "memformer/audit/tape_audit.h"
+#include "tests/memformer/small_audit_model.h"
 #include "tests/support.h"
 
 using namespace mf;
 using doctest::Contains;
 
 namespace {
-
-ModelConfig small_model() {
-  ModelConfig config = audit_model();
-  config.width = 16;
-  config.feed_forward = 32;
-  config.segment = 6;
-  config.slots = 3;
-  return config;
-}
 
 TapeAudit audit_of(const ModelConfig& config, PlantedTapeFault fault = PlantedTapeFault::none) {
   const Memformer model(config, RngKey{1});
@@ -81,7 +73,7 @@ TEST_CASE("audit: the claims about a tape hold of random models") {
 }
 
 TEST_CASE("audit: a tape on which an op forgets an input is refused, and the entry is named") {
-  const TapeAudit audit = audit_of(small_model(), PlantedTapeFault::forgotten_input);
+  const TapeAudit audit = audit_of(test::small_audit_model(), PlantedTapeFault::forgotten_input);
   CHECK_FALSE(audit.holds());
   const std::size_t last = audit.swept.rows.size() - 1;
   CHECK(audit.swept.rows[last].op == "forgetful_add");
@@ -96,14 +88,14 @@ TEST_CASE("audit: a tape on which an op forgets an input is refused, and the ent
 }
 
 TEST_CASE("audit: without G the writer's parameters have no gradient yet, which is not 0") {
-  const TapeAudit audit = audit_of(small_model(), PlantedTapeFault::drop_state_seed);
+  const TapeAudit audit = audit_of(test::small_audit_model(), PlantedTapeFault::drop_state_seed);
   CHECK_FALSE(audit.holds());
   const std::string text = all_violations(audit.claims);
   CHECK(text.find("writer.query.weight: none yet before, none yet after") != text.npos);
   CHECK(text.find("decoder.") == text.npos);
 
   // With no forgetting and no document that starts, the vectors get a gradient, and it is 0.
-  ModelConfig config = small_model();
+  ModelConfig config = test::small_audit_model();
   config.forgetting = false;
   const TapeAudit zero = audit_of(config);
   CHECK(zero.holds());
@@ -142,7 +134,7 @@ TEST_CASE("audit: each claim about a tape sees what breaks it") {
 }
 
 TEST_CASE("audit: the tape's table folds by module, with sums") {
-  const TapeAudit audit = audit_of(small_model());
+  const TapeAudit audit = audit_of(test::small_audit_model());
   const std::string folded = report_of(audit, "a model", 1).text();
   const std::string all = report_of(audit, "a model", 9).text();
   CHECK(folded.find("\nencoder ") != folded.npos);
@@ -158,7 +150,7 @@ TEST_CASE("audit: the tape's table folds by module, with sums") {
 }
 
 TEST_CASE("audit: the tape's graph draws modules as boxes down to a depth") {
-  const TapeAudit audit = audit_of(small_model());
+  const TapeAudit audit = audit_of(test::small_audit_model());
   const std::string shallow = dot_of(audit, 1), deep = dot_of(audit, 9);
   CHECK(shallow.find("\"m/encoder\" [label=\"encoder\\n") != shallow.npos);
   CHECK(shallow.find("cluster") == shallow.npos);
@@ -168,7 +160,8 @@ TEST_CASE("audit: the tape's graph draws modules as boxes down to a depth") {
   CHECK(deep.find("subgraph \"cluster_m/encoder/layers.0\"") != deep.npos);
   CHECK(deep.find("[label=\"0 ") != deep.npos);
   CHECK(deep.find("unvisited") == deep.npos);
-  const std::string faulty = dot_of(audit_of(small_model(), PlantedTapeFault::forgotten_input), 1);
+  const std::string faulty =
+      dot_of(audit_of(test::small_audit_model(), PlantedTapeFault::forgotten_input), 1);
   CHECK(faulty.find("class=unvisited") != faulty.npos);
   const int depth = readable_depth(audit);
   CHECK(depth >= 1);
@@ -188,7 +181,7 @@ TEST_CASE(
 }
 
 TEST_CASE("audit: a batch without rows is refused") {
-  const Memformer model(small_model(), RngKey{1});
+  const Memformer model(test::small_audit_model(), RngKey{1});
   CHECK_THROWS_WITH_AS(audit_tape(model, {.batch = 0}), Contains("batch is 0"), Error);
 }
 

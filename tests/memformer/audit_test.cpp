@@ -8,22 +8,13 @@
 #include "memformer/audit/process_memory.h"
 #include "memformer/audit/summary.h"
 #include "memformer/replay/sweep.h"
+#include "tests/memformer/small_audit_model.h"
 #include "tests/support.h"
 
 using namespace mf;
 using doctest::Contains;
 
 namespace {
-
-ModelConfig small_model(DType dtype) {
-  ModelConfig config = audit_model();
-  config.width = 16;
-  config.feed_forward = 32;
-  config.segment = 6;
-  config.slots = 3;
-  config.dtype = dtype;
-  return config;
-}
 
 /// Multiply-adds of one step, from the shapes of the ops it recorded: a second way to count them.
 MultiplyAdds counted(const ModelConfig& config) {
@@ -72,7 +63,7 @@ TEST_SUITE_BEGIN("memformer");
 
 TEST_CASE("audit: MRBP is bit-identical to BPTT and grows by one memory a segment") {
   for (const DType dtype : {DType::f32, DType::f64}) {
-    const Memformer model(small_model(dtype), RngKey{1});
+    const Memformer model(test::small_audit_model(dtype), RngKey{1});
     const AuditReport report =
         audit_mrbp(model, {.segments = {1, 3, 4, 12}, .batch = 2, .seed = 5, .repeats = 1});
     CHECK(report.identical());
@@ -90,7 +81,7 @@ TEST_CASE("audit: MRBP is bit-identical to BPTT and grows by one memory a segmen
 }
 
 TEST_CASE("audit: forward runs are counted, and work follows from them") {
-  const Memformer model(small_model(DType::f32), RngKey{1});
+  const Memformer model(test::small_audit_model(DType::f32), RngKey{1});
   const AuditReport report =
       audit_mrbp(model, {.segments = {2, 5}, .batch = 2, .seed = 5, .repeats = 1});
   const AuditedWindow& window = report.windows[1];
@@ -116,7 +107,7 @@ TEST_CASE("audit: forward runs are counted, and work follows from them") {
 }
 
 TEST_CASE("audit: each parameter is compared with full unrolling's") {
-  const Memformer model(small_model(DType::f64), RngKey{2});
+  const Memformer model(test::small_audit_model(DType::f64), RngKey{2});
   const AuditReport report =
       audit_mrbp(model, {.segments = {8}, .batch = 2, .seed = 5, .repeats = 1});
   const AuditedWindow& window = report.windows.front();
@@ -151,7 +142,7 @@ TEST_CASE("audit: the process's peak is what was resident for a while, where the
 }
 
 TEST_CASE("audit: truncation loses part of the gradient, and the audit says how much") {
-  const Memformer model(small_model(DType::f64), RngKey{2});
+  const Memformer model(test::small_audit_model(DType::f64), RngKey{2});
   const AuditReport report =
       audit_mrbp(model, {.segments = {2, 8}, .batch = 2, .seed = 5, .repeats = 1});
   REQUIRE(report.windows[0].truncated.size() == 1);  // half of 2 is 1
@@ -166,7 +157,7 @@ TEST_CASE("audit: truncation loses part of the gradient, and the audit says how 
 }
 
 TEST_CASE("audit: a dropped state seed is found, and what it spoils is named") {
-  const Memformer model(small_model(DType::f32), RngKey{3});
+  const Memformer model(test::small_audit_model(DType::f32), RngKey{3});
   const AuditReport report = audit_mrbp(model, {.segments = {1, 2, 4},
                                                 .batch = 2,
                                                 .seed = 5,
@@ -188,9 +179,9 @@ TEST_CASE("audit: a dropped state seed is found, and what it spoils is named") {
 }
 
 TEST_CASE("audit: a model without memory, and one without decoder, can be audited") {
-  ModelConfig no_memory = small_model(DType::f64);
+  ModelConfig no_memory = test::small_audit_model(DType::f64);
   no_memory.slots = 0;
-  ModelConfig no_decoder = small_model(DType::f64);
+  ModelConfig no_decoder = test::small_audit_model(DType::f64);
   no_decoder.architecture = Architecture::encoder_only;
   for (const ModelConfig& config : {no_memory, no_decoder}) {
     const Memformer model(config, RngKey{4});
@@ -199,7 +190,7 @@ TEST_CASE("audit: a model without memory, and one without decoder, can be audite
 }
 
 TEST_CASE("audit: weights stay and gradients are left empty") {
-  const Memformer model(small_model(DType::f32), RngKey{5});
+  const Memformer model(test::small_audit_model(DType::f32), RngKey{5});
   std::vector<Tensor> before;
   for (const Parameter& parameter : model.parameters()) before.push_back(parameter.value().clone());
   audit_mrbp(model, {.segments = {3}, .batch = 1, .seed = 5, .repeats = 2});
@@ -211,7 +202,7 @@ TEST_CASE("audit: weights stay and gradients are left empty") {
 }
 
 TEST_CASE("audit: windows that make no sense are refused") {
-  const Memformer model(small_model(DType::f32), RngKey{6});
+  const Memformer model(test::small_audit_model(DType::f32), RngKey{6});
   const auto audit = [&](std::vector<std::int64_t> segments, std::int64_t batch,
                          std::int64_t repeats) {
     AuditOptions options;
@@ -225,7 +216,7 @@ TEST_CASE("audit: windows that make no sense are refused") {
   CHECK_THROWS_WITH_AS(audit({2, 2}, 1, 1), Contains("window 2 has 2 segments"), Error);
   CHECK_THROWS_WITH_AS(audit({1}, 0, 1), Contains("batch is 0"), Error);
   CHECK_THROWS_WITH_AS(audit({1}, 1, 0), Contains("repeats is 0"), Error);
-  ModelConfig one_token = small_model(DType::f32);
+  ModelConfig one_token = test::small_audit_model(DType::f32);
   one_token.vocabulary = 1;
   CHECK_THROWS_WITH_AS(random_window(one_token, 1, 1, RngKey{1}), Contains("vocabulary is 1"),
                        Error);
@@ -275,7 +266,7 @@ TEST_CASE("summary: statistics leave out what is not finite, and count it") {
 
 TEST_CASE("summary: bytes of a row's memory follow from slots, width and dtype") {
   for (const DType dtype : {DType::f32, DType::f64}) {
-    const Memformer model(small_model(dtype), RngKey{7});
+    const Memformer model(test::small_audit_model(dtype), RngKey{7});
     CHECK(memory_bytes_per_row(model.config()) == bytes_of(model.initial_state(1)));
   }
 }

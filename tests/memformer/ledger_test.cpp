@@ -12,21 +12,13 @@
 #include "memformer/replay/checkpointed.h"
 #include "memformer/replay/truncated.h"
 #include "nn/linear.h"
+#include "tests/memformer/small_audit_model.h"
 #include "tests/support.h"
 
 namespace mf::test {
 namespace {
 
 using doctest::Contains;
-
-ModelConfig tiny_model() {
-  ModelConfig config = audit_model();
-  config.width = 16;
-  config.feed_forward = 32;
-  config.segment = 6;
-  config.slots = 3;
-  return config;
-}
 
 WindowResult truncated_to_two(const Recurrence& model, std::span<const Segment> segments,
                               const State& entry, RngKey key, const WindowOptions& options) {
@@ -142,7 +134,7 @@ TEST_SUITE("memformer") {
   }
 
   TEST_CASE("ledger: one missed event, whichever it is, is a gap at that event") {
-    const Memformer model(tiny_model(), RngKey{3});
+    const Memformer model(small_audit_model(), RngKey{3});
     const MemoryAudit whole = audit_memory(model, {.segments = 2, .batch = 2});
     REQUIRE(whole.holds());
     const std::size_t events = whole.ledger.events.size();
@@ -181,7 +173,7 @@ TEST_SUITE("memformer") {
   }
 
   TEST_CASE("ledger: groups of blocks add up to the active bytes, the peak is the allocator's") {
-    const Memformer model(tiny_model(), RngKey{4});
+    const Memformer model(small_audit_model(), RngKey{4});
     const MemoryAudit audit = audit_memory(model, {});
     const LedgerRecord& ledger = audit.ledger;
     const auto by_module = [](const LedgerBlock& block) { return block.module; };
@@ -221,7 +213,7 @@ TEST_SUITE("memformer") {
   }
 
   TEST_CASE("ledger: is the same on one thread and on two, and in every run") {
-    ModelConfig config = tiny_model();
+    ModelConfig config = small_audit_model();
     config.width = 64;  // large enough for kernels to share their work
     config.feed_forward = 512;
     config.segment = 32;
@@ -236,7 +228,7 @@ TEST_SUITE("memformer") {
   }
 
   TEST_CASE("ledger: MRBP's peak is lower than full unrolling's, and weights stay") {
-    const Memformer model(tiny_model(), RngKey{6});
+    const Memformer model(small_audit_model(), RngKey{6});
     std::vector<Tensor> before;
     for (const Parameter& parameter : model.parameters())
       before.push_back(parameter.value().clone());
@@ -268,7 +260,7 @@ TEST_SUITE("memformer") {
     CHECK_THROWS_WITH_AS(Ledger{cpu}, Contains("blocks are observed already"), Error);
     CHECK((observe_blocks(nullptr) == note_kind));
     CHECK((observe_ops(nullptr) == nullptr));
-    CHECK_THROWS_WITH_AS(audit_memory(Memformer(tiny_model(), RngKey{7}), {.segments = 0}),
+    CHECK_THROWS_WITH_AS(audit_memory(Memformer(small_audit_model(), RngKey{7}), {.segments = 0}),
                          Contains("segments is 0"), Error);
   }
 }

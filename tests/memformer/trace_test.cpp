@@ -7,22 +7,13 @@
 
 #include "autograd/ops.h"
 #include "memformer/audit/trace.h"
+#include "tests/memformer/small_audit_model.h"
 #include "tests/support.h"
 
 namespace mf::test {
 namespace {
 
 using doctest::Contains;
-
-ModelConfig tiny_model(DType dtype) {
-  ModelConfig config = audit_model();
-  config.width = 16;
-  config.feed_forward = 32;
-  config.segment = 6;
-  config.slots = 3;
-  config.dtype = dtype;
-  return config;
-}
 
 double norm(const State& state) { return std::sqrt(sum_of_squares(state.front().value)); }
 
@@ -37,7 +28,7 @@ std::string failing(const WindowTrace& trace) {
 /// Traces a model of which `Changed` changes a part, with mrbp's own check off.
 template <class Changed>
 WindowTrace trace_changed() {
-  const Memformer model(tiny_model(DType::f64), RngKey{21});
+  const Memformer model(small_audit_model(DType::f64), RngKey{21});
   const AuditInputs inputs = audit_inputs(model, 4, 2, 5);
   WindowOptions options;
   options.check_replay = false;
@@ -94,7 +85,7 @@ TEST_SUITE("memformer") {
   }
 
   TEST_CASE("trace: its rows are the lines of Algorithm 1, with the numbers of the window") {
-    const Memformer model(tiny_model(DType::f64), RngKey{22});
+    const Memformer model(small_audit_model(DType::f64), RngKey{22});
     const AuditInputs inputs = audit_inputs(model, 3, 2, 5);
     const WindowTrace trace = trace_window(model, model, inputs);
     std::vector<std::pair<ReplayLine, std::int64_t>> lines;
@@ -169,7 +160,7 @@ TEST_SUITE("memformer") {
   }
 
   TEST_CASE("trace: a replay with another key is found, and where") {
-    const Memformer model(tiny_model(DType::f32), RngKey{23});
+    const Memformer model(small_audit_model(DType::f32), RngKey{23});
     const WindowTrace trace = trace_mrbp(model, {.wrong_replay_key = true});
     CHECK_FALSE(trace.holds());
     CHECK(failing(trace) == "each recomputed, losses,");
@@ -179,7 +170,7 @@ TEST_SUITE("memformer") {
         trace.checks, [](const TraceCheck& check) { return check.claim.starts_with("each rec"); });
     CHECK(bits->failure.starts_with("segment 1: 'memory' of M_2 differs at element "));
 
-    ModelConfig no_draws = tiny_model(DType::f32);
+    ModelConfig no_draws = small_audit_model(DType::f32);
     no_draws.dropout = no_draws.attention_dropout = 0.0;
     CHECK_THROWS_WITH_AS(trace_mrbp(Memformer(no_draws, RngKey{1}), {.wrong_replay_key = true}),
                          Contains("no dropout"), Error);
@@ -194,7 +185,7 @@ TEST_SUITE("memformer") {
   }
 
   TEST_CASE("trace: watching is refused beside another observer, and ends with the trace") {
-    const Memformer model(tiny_model(DType::f32), RngKey{24});
+    const Memformer model(small_audit_model(DType::f32), RngKey{24});
     const OpObserver nothing = [](const OpEvent&) {};
     observe_ops(nothing);
     CHECK_THROWS_WITH_AS(trace_mrbp(model, {}), Contains("ops are observed already"), Error);
