@@ -148,7 +148,7 @@ void Tape::deposit(std::int32_t id, Tensor&& gradient, const char* from) {
     if (const std::int64_t bad = count_nonfinite(gradient); bad > 0)
       fail("{}: the backward pass made {} NaN or infinite values of {}", from, bad,
            described_with_range(gradient));
-  ++place.received;
+  ++received_[static_cast<std::size_t>(id)];
   if (!place.parameter.defined()) {
     accumulate(gradients_[static_cast<std::size_t>(id)], std::move(gradient));
     return;
@@ -167,7 +167,7 @@ Tensor* Tape::accumulator(std::int32_t id) {
       place.parameter.defined() ? place.parameter.grad() : gradients_[static_cast<std::size_t>(id)];
   const bool mine = slot.defined() && slot.sole_owner() && slot.is_contiguous();
   if (!mine || check_finite_) return nullptr;
-  ++place.received;
+  ++received_[static_cast<std::size_t>(id)];
   return &slot;
 }
 
@@ -183,6 +183,8 @@ void Tape::backward(std::span<const Seed> seeds) {
   const CategoryScope category(Category::gradient);
   gradients_.resize(places_.size());
   given_.resize(inputs_.size());
+  received_.resize(places_.size());
+  visited_.resize(entries_.size());
   for (const Seed& seed : seeds) {
     check(seed.var.tape == this, "backward: a seed's var {} is not on this tape; {}", seed.var,
           seed.var.on_tape() ? "it belongs to another one" : "it is a constant");
@@ -194,15 +196,16 @@ void Tape::backward(std::span<const Seed> seeds) {
   std::int32_t visits = 0;
   for (std::size_t i = entries_.size(); i-- > 0;) {
     Entry& entry = entries_[i];
-    entry.name = entry.node->name();
+    const char* const name = entry.node->name();
+    visited_[i].name = name;
     const std::span gy(gradients_.data() + entry.first_output,
                        static_cast<std::size_t>(entry.outputs));
     if (std::ranges::any_of(gy, &Tensor::defined)) {
-      entry.visit = visits++;
+      visited_[i].order = visits++;
       const std::string place = check_finite_ ? where(*entry.node, entry.module) : "";
       Grads grads(*this, inputs_of(entry), given_.data() + entry.first_input,
-                  check_finite_ ? place.c_str() : entry.name);
-      const detail::OpScope scope(entry.name, OpPhase::backward, [&] {
+                  check_finite_ ? place.c_str() : name);
+      const detail::OpScope scope(name, OpPhase::backward, [&] {
         return std::string_view(modules_[static_cast<std::size_t>(entry.module)]);
       });
       try {
@@ -238,6 +241,8 @@ void Tape::clear() {
   entries_.clear();
   inputs_.clear();
   given_.clear();
+  received_.clear();
+  visited_.clear();
   places_.clear();
   gradients_.clear();
   input_names_.clear();
@@ -273,9 +278,11 @@ std::int64_t Tape::saved_bytes() const {
 TapeReport Tape::report() const {
   TapeReport report;
   std::unordered_set<const void*> counted = parameter_blocks();
-  for (const Entry& entry : entries_) {
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    const Entry& entry = entries_[i];
+    const Visit visit = i < visited_.size() ? visited_[i] : Visit{};
     TapeReport::Row row;
-    row.op = entry.node ? entry.node->name() : entry.name;
+    row.op = entry.node ? entry.node->name() : visit.name;
     row.module = modules_[static_cast<std::size_t>(entry.module)];
     const std::span<const std::int32_t> inputs = inputs_of(entry);
     row.inputs.assign(inputs.begin(), inputs.end());
@@ -283,10 +290,10 @@ TapeReport Tape::report() const {
     for (std::int32_t k = 0; k < entry.outputs; ++k) {
       const Place& place = places_[static_cast<std::size_t>(entry.first_output + k)];
       row.shapes.push_back(place.shape);
-      row.received.push_back(place.received);
+      row.received.push_back(received_at(entry.first_output + k));
     }
     row.saved_bytes = saved_bytes(entry, counted);
-    row.visit = entry.visit;
+    row.visit = visit.order;
     row.given.resize(inputs.size());
     if (swept_) std::copy_n(given_.begin() + entry.first_input, inputs.size(), row.given.begin());
     report.saved_bytes += row.saved_bytes;
@@ -302,7 +309,7 @@ TapeReport Tape::report() const {
                           id,
                           parameter,
                           place.shape,
-                          place.received,
+                          received_at(id),
                           {}};
     // Before the sweep only parameters have a place for gradients.
     if (parameter || i < gradients_.size())

@@ -158,14 +158,17 @@ class Tape {
   explicit Tape(Off) : records_(false) {}
 
   struct Entry {
-    std::unique_ptr<detail::Node> node;  // null after the sweep, which leaves its name
+    std::unique_ptr<detail::Node> node;  // null after the sweep
     std::int32_t first_input;            // in inputs_
     std::int32_t inputs;
     std::int32_t first_output;
     std::int32_t outputs;
     std::int32_t module;
-    std::int32_t visit = -1;
+  };
+  /// What the sweep leaves of an entry.
+  struct Visit {
     const char* name = nullptr;
+    std::int32_t order = -1;
   };
   /// What a gradient is checked against, and where it goes.
   struct Place {
@@ -176,8 +179,7 @@ class Tape {
     DType dtype;
     bool leaf;
     Device device;
-    std::int32_t received = 0;  // contributions
-    Parameter parameter;        // defined: write through
+    Parameter parameter;  // defined: write through
   };
 
   std::int32_t add_place(const Tensor& value, bool leaf);
@@ -197,6 +199,11 @@ class Tape {
   Tensor* accumulator(std::int32_t id);
   /// The gradient of `id` so far: a parameter's own, or the tape's.
   const Tensor& gradient_at(std::int32_t id) const;
+  /// Contributions to a place; none before the sweep.
+  std::int32_t received_at(std::int32_t id) const {
+    const auto i = static_cast<std::size_t>(id);
+    return i < received_.size() ? received_[i] : 0;
+  }
   /// The blocks of parameters: what of them is saved costs nothing.
   std::unordered_set<const void*> parameter_blocks() const;
   /// Bytes that an entry saved of blocks not yet in `counted`.
@@ -206,8 +213,10 @@ class Tape {
   std::string where(const detail::Node& node, std::int32_t module) const;
 
   std::vector<Entry> entries_;
-  std::vector<std::int32_t> inputs_;  // of all entries, one after the other; -1 for constants
-  std::vector<std::int32_t> given_;   // contributions to each of inputs_, filled by the sweep
+  std::vector<std::int32_t> inputs_;    // of all entries, one after the other; -1 for constants
+  std::vector<std::int32_t> given_;     // contributions to each of inputs_, filled by the sweep
+  std::vector<std::int32_t> received_;  // contributions to each place, filled by the sweep
+  std::vector<Visit> visited_;          // of each entry, filled by the sweep
   std::vector<Place> places_;
   std::vector<Tensor> gradients_;  // by id, filled during and after the sweep
   std::vector<std::pair<std::int32_t, std::string>> input_names_;  // of leaves made by input
