@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "tensor/error.h"
+
 namespace mf {
 
 /// What an op is doing when an OpObserver is called.
@@ -62,5 +64,19 @@ class OpScope {
 inline OpObserver observe_ops(OpObserver observer) {
   return detail::op_observer.exchange(observer);
 }
+
+/// Observes all ops while it lives. Throws Error, which names `who`, if somebody does already.
+class OpObservation {
+ public:
+  /// From now on `observer` is told.
+  OpObservation(const char* who, OpObserver observer) {
+    OpObserver nobody = nullptr;
+    check(detail::op_observer.compare_exchange_strong(nobody, observer),
+          "{}: ops are observed already, by a profile, a ledger or a trace; end it first", who);
+  }
+  ~OpObservation() { observe_ops(nullptr); }
+  OpObservation(const OpObservation&) = delete;
+  OpObservation& operator=(const OpObservation&) = delete;
+};
 
 }  // namespace mf

@@ -1,44 +1,18 @@
 #include "memformer/audit/determinism.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
-#include <system_error>
 
+#include "memformer/audit/temporary_folder.h"
 #include "memformer/train/trainer.h"
 #include "tensor/cpu/parallel.h"
 
 namespace mf {
 namespace {
 
-namespace fs = std::filesystem;
-
 /// What a run leaves.
 struct Run {
   std::vector<double> losses, gradient_norms;
   std::vector<std::pair<std::string, Tensor>> weights;
-};
-
-/// A folder of its own, gone with the scope.
-class TemporaryFolder {
- public:
-  TemporaryFolder() : path_((fs::temp_directory_path() / "memformer-audit-XXXXXX").string()) {
-    check(::mkdtemp(path_.data()) != nullptr, "audit determinism: cannot make the folder {}; {}",
-          path_, std::generic_category().message(errno));
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
 };
 
 void train(Trainer& trainer, std::int64_t steps, Run& run) {
@@ -64,7 +38,7 @@ Run whole_run(const RunConfig& config, std::int64_t steps, Device device) {
 
 Run resumed_run(const RunConfig& config, std::int64_t steps, Device device) {
   Run run;
-  const TemporaryFolder folder;
+  const detail::TemporaryFolder folder;
   {
     Trainer trainer = Trainer::start(config, folder.path(), device);
     train(trainer, steps / 2, run);

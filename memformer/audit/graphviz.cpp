@@ -7,44 +7,17 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdlib>
-#include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <vector>
 
-#include "tensor/error.h"
+#include "memformer/audit/temporary_folder.h"
 
 extern char** environ;
 
 namespace mf {
 namespace {
-
-namespace fs = std::filesystem;
-
-/// A folder of its own that goes with the scope.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (fs::temp_directory_path() / "memformer-XXXXXX").string();
-    check(mkdtemp(pattern.data()) != nullptr, "graphviz: cannot make a folder {}: {}", pattern,
-          std::strerror(errno));
-    path_ = pattern;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  std::string at(const char* name) const { return (path_ / name).string(); }
-
- private:
-  fs::path path_;
-};
 
 std::string content_of(const std::string& path) {
   std::ifstream file(path);
@@ -86,7 +59,7 @@ std::string program_on_path(const std::string& name) {
 
 Figure graphviz(const std::string& dot, const std::string& text, const std::string& title,
                 std::string caption) {
-  const TemporaryFolder folder;
+  const detail::TemporaryFolder folder;
   std::ofstream(folder.at("graph.dot")) << text;
   const int code = run({dot, "-Tsvg", "-o", folder.at("graph.svg"), folder.at("graph.dot")},
                        folder.at("messages"));

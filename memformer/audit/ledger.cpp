@@ -11,12 +11,8 @@ namespace {
 
 Ledger* current = nullptr;  // the one that is kept
 
-std::int64_t& in(CategoryBytes& bytes, Category category) {
-  return bytes[static_cast<std::size_t>(category)];
-}
-
 CategoryBytes without_workspace(CategoryBytes bytes) {
-  in(bytes, Category::workspace) = 0;
+  in_category(bytes, Category::workspace) = 0;
   return bytes;
 }
 
@@ -40,18 +36,16 @@ std::vector<CategoryBytes> LedgerRecord::sums() const {
   };
   for (const LedgerBlock& block : blocks) {
     Category booked = block.categories.front().second;
-    in(at(block.born), booked) += block.bytes;
+    in_category(at(block.born), booked) += block.bytes;
     for (const auto& [event, category] : block.categories) {
-      in(at(event), booked) -= block.bytes;
-      in(at(event), category) += block.bytes;
+      in_category(at(event), booked) -= block.bytes;
+      in_category(at(event), category) += block.bytes;
       booked = category;
     }
-    if (block.died != LedgerBlock::kAlive) in(at(block.died), booked) -= block.bytes;
+    if (block.died != LedgerBlock::kAlive) in_category(at(block.died), booked) -= block.bytes;
   }
-  for (std::size_t event = 0; event < bytes.size(); ++event) {
-    if (event > 0)
-      for (std::size_t c = 0; c < bytes[event].size(); ++c) bytes[event][c] += bytes[event - 1][c];
-  }
+  for (std::size_t event = 1; event < bytes.size(); ++event)
+    for (std::size_t c = 0; c < bytes[event].size(); ++c) bytes[event][c] += bytes[event - 1][c];
   for (CategoryBytes& sum : bytes) sum = without_workspace(sum);
   return bytes;
 }
@@ -127,12 +121,8 @@ std::vector<std::size_t> LedgerRecord::highlights(std::size_t count) const {
 Ledger::Ledger(Device device, std::int64_t missed_event)
     : device_(device), missed_event_(missed_event) {
   check(current == nullptr, "ledger: another one is kept; close it first");
-  if (const OpObserver other = observe_ops(note_op)) {
-    observe_ops(other);
-    fail("ledger: ops are observed already, by a profile or a trace; end it first");
-  }
+  observation_.emplace("ledger", note_op);
   if (const BlockObserver other = observe_blocks(note_block)) {
-    observe_ops(nullptr);
     observe_blocks(other);
     fail("ledger: blocks are observed already; call observe_blocks(nullptr) first");
   }
@@ -155,7 +145,7 @@ void Ledger::stop() {
   open_ = false;
   current = nullptr;
   observe_blocks(nullptr);
-  observe_ops(nullptr);
+  observation_.reset();
 }
 
 LedgerRecord Ledger::close() {
@@ -191,8 +181,7 @@ void Ledger::write(const BlockEvent& event) {
   if (event.category == Category::workspace && event.former == Category::workspace &&
       !live_.contains(event.data)) {
     record_.workspace_peak =
-        std::max(record_.workspace_peak,
-                 event.stats.by_category[static_cast<std::size_t>(Category::workspace)]);
+        std::max(record_.workspace_peak, in_category(event.stats.by_category, Category::workspace));
     return;
   }
   const auto now = static_cast<std::int64_t>(record_.events.size());

@@ -17,6 +17,14 @@ namespace mf {
 
 /// Bytes by category. The workspace is counted apart (tensor/memory.h) and stays 0 here.
 using CategoryBytes = std::array<std::int64_t, kCategories>;
+/// Bytes of one category.
+inline std::int64_t& in_category(CategoryBytes& bytes, Category category) {
+  return bytes[static_cast<std::size_t>(category)];
+}
+/// Bytes of one category.
+inline std::int64_t in_category(const CategoryBytes& bytes, Category category) {
+  return bytes[static_cast<std::size_t>(category)];
+}
 /// Bytes of all categories together.
 std::int64_t sum_of(const CategoryBytes& bytes);
 
@@ -131,6 +139,7 @@ class Ledger {
   LedgerRecord record_;
   std::unordered_map<const void*, std::size_t> live_;  // by address: indices of blocks
   std::vector<RunningOp> ops_;
+  std::optional<OpObservation> observation_;
   bool open_ = true;
 };
 

@@ -39,10 +39,6 @@ class Staged final : public WrappedRecurrence {
   mutable std::set<std::ptrdiff_t> run_;
 };
 
-std::int64_t& in(CategoryBytes& bytes, Category category) {
-  return bytes[static_cast<std::size_t>(category)];
-}
-
 }  // namespace
 
 bool MemoryAudit::holds() const {
@@ -71,9 +67,9 @@ MemoryAudit audit_memory(const Memformer& model, const MemoryAuditOptions& optio
     }
     for (const Parameter& parameter : parameters)
       if (parameter.grad().defined())
-        in(audit.expected_left, Category::gradient) += parameter.grad().storage_bytes();
+        in_category(audit.expected_left, Category::gradient) += parameter.grad().storage_bytes();
     for (const auto& [name, moment] : adam.state())
-      in(audit.expected_left, Category::optimizer) += moment.storage_bytes();
+      in_category(audit.expected_left, Category::optimizer) += moment.storage_bytes();
     audit.ledger = ledger.close();
     audit.allocator_peak = peak.peak();
   }

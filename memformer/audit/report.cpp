@@ -297,21 +297,22 @@ std::string Report::text() const {
   const auto add = [&](const std::string& block) {
     text += "\n" + std::exchange(heading, "") + block + "\n";
   };
+  const auto add_table = [&](const Table& table, const std::string& caption) {
+    std::string lines = text_of(table);
+    lines.pop_back();  // `add` ends the last one
+    add(caption.empty() ? lines : caption + "\n" + lines);
+  };
   for (const Block& block : blocks_)
     std::visit(Overloaded{
                    [&](const Heading& next) { heading = next.text + "\n\n"; },
                    [&](const Paragraph& paragraph) { add(paragraph.text); },
                    [&](const Listing& listing) { add(listing.text); },
                    [&](const CaptionedTable& block_table) {
-                     std::string lines = text_of(block_table.table);
-                     lines.pop_back();
-                     add(block_table.caption.empty() ? lines : block_table.caption + "\n" + lines);
+                     add_table(block_table.table, block_table.caption);
                    },
                    [](const FoldedTable&) {},
                    [&](const CaptionedTree& block_tree) {
-                     std::string lines = text_of(unfolded(block_tree.tree));
-                     lines.pop_back();
-                     add(block_tree.caption.empty() ? lines : block_tree.caption + "\n" + lines);
+                     add_table(unfolded(block_tree.tree), block_tree.caption);
                    },
                    [](const Figure&) {},
                    [](const StepThrough&) {},

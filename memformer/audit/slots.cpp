@@ -47,12 +47,16 @@ std::vector<double> norms_of(const Tensor& slots) {
   return norms;
 }
 
+double cosine_between(const std::vector<double>& a, const std::vector<double>& b) {
+  return dot(a, b) / std::sqrt(dot(a, a) * dot(b, b));
+}
+
 std::vector<double> angles_between(const Tensor& a, const Tensor& b) {
   const auto x = rows_of(a), y = rows_of(b);
   std::vector<double> degrees;
   for (std::size_t i = 0; i < x.size(); ++i) {
-    const double cosine = dot(x[i], y[i]) / std::sqrt(dot(x[i], x[i]) * dot(y[i], y[i]));
-    degrees.push_back(std::acos(std::clamp(cosine, -1.0, 1.0)) * 180.0 / std::numbers::pi);
+    const double cosine = std::clamp(cosine_between(x[i], y[i]), -1.0, 1.0);
+    degrees.push_back(std::acos(cosine) * 180.0 / std::numbers::pi);
   }
   return degrees;
 }
@@ -62,7 +66,7 @@ double mean_cosine_between(const Tensor& slots) {
   double sum = 0.0, pairs = 0.0;
   for (std::size_t i = 0; i < rows.size(); ++i)
     for (std::size_t j = 0; j < i; ++j) {
-      sum += dot(rows[i], rows[j]) / std::sqrt(dot(rows[i], rows[i]) * dot(rows[j], rows[j]));
+      sum += cosine_between(rows[i], rows[j]);
       ++pairs;
     }
   return sum / pairs;
@@ -167,14 +171,16 @@ class Reading {
 
 }  // namespace
 
+std::vector<double> own_weights(const SlotsAtSegment& segment) {
+  return segment.write.slice(1, 0, 1).contiguous().to_vector<double>();
+}
+
 SlotKinds kinds_of(const SlotsAtSegment& segment) {
   SlotKinds kinds;
-  const std::vector<double> weights = segment.write.to_vector<double>();
-  const auto columns = static_cast<std::size_t>(segment.write.size(1));
-  for (std::size_t i = 0; i < weights.size(); i += columns)
-    ++(weights[i] >= kKeeperFrom   ? kinds.keepers
-       : weights[i] <= kWriterUpTo ? kinds.writers
-                                   : kinds.mixers);
+  for (const double weight : own_weights(segment))
+    ++(weight >= kKeeperFrom   ? kinds.keepers
+       : weight <= kWriterUpTo ? kinds.writers
+                               : kinds.mixers);
   return kinds;
 }
 

@@ -27,6 +27,9 @@ struct SlotsAtSegment {
   double read_error = 0.0;
 };
 
+/// The weight that each slot gives to itself: the first column of `write`.
+std::vector<double> own_weights(const SlotsAtSegment& segment);
+
 /// The kinds of slots that the paper tells apart (v2, section 4.3.1), by the weight a slot gives to
 /// itself; the limits are ours.
 inline constexpr double kKeeperFrom = 0.75;  ///< keeps what it holds

@@ -298,13 +298,10 @@ std::vector<TapeClaim> claims_of(const TapeReport& recorded, const TapeReport& s
 }
 
 TapeAudit audit_tape(const Memformer& model, const TapeAuditOptions& options) {
-  check(options.batch > 0, "audit tape: batch is {}; it must be positive", options.batch);
   std::vector<Parameter> parameters = model.parameters();
   zero_grad(parameters);
-  const RngKey seed{options.seed};
-  const Segment segment =
-      random_window(model.config(), 1, options.batch, seed.at("tokens")).front().to(model.device());
-  const State entry = random_like(model.initial_state(options.batch), seed.at("memory"));
+  const AuditInputs inputs = audit_inputs(model, 1, options.batch, options.seed);
+  const Segment& segment = inputs.segments.front();
 
   TapeAudit audit;
   for (const Parameter& parameter : parameters)
@@ -313,14 +310,15 @@ TapeAudit audit_tape(const Memformer& model, const TapeAuditOptions& options) {
   const CategoryScope category(Category::activation);
   Tape tape;
   StepResult step =
-      model.step(Pass{tape, seed.at("draws"), Mode::train, {}}, segment, leaves_of(tape, entry));
+      model.step(Pass{tape, inputs.draws, Mode::train, {}}, segment, leaves_of(tape, inputs.entry));
   if (options.fault == PlantedTapeFault::forgotten_input)
     step.loss = record(ForgetfulAdd{}, step.loss, sum(step.outputs));
   std::vector<Seed> seeds;
   add_loss_seeds(seeds, step, 1.0 / static_cast<double>(segment.scored));
   for (const Seed& one : seeds) audit.seeds.emplace_back("loss", one.var.id);
   if (options.fault != PlantedTapeFault::drop_state_seed) {
-    add_state_seeds(seeds, step.next, random_like(values_of(step.next), seed.at("gradient")));
+    add_state_seeds(seeds, step.next,
+                    random_like(values_of(step.next), RngKey{options.seed}.at("gradient")));
     for (const auto& state : step.next)
       if (state.value.on_tape()) audit.seeds.emplace_back("next " + state.name, state.value.id);
   }

@@ -45,16 +45,7 @@ constexpr std::array kClaims{
 /// The forward ops that ran, by name; one at a time.
 class OpTrail {
  public:
-  OpTrail() {
-    if (const OpObserver other = observe_ops(note)) {
-      observe_ops(other);
-      fail("trace: ops are observed already, by a profile or a ledger; end it first");
-    }
-    names().clear();
-  }
-  ~OpTrail() { observe_ops(nullptr); }
-  OpTrail(const OpTrail&) = delete;
-  OpTrail& operator=(const OpTrail&) = delete;
+  OpTrail() { names().clear(); }
 
   /// Those since it was last asked.
   std::vector<std::string> take() { return std::exchange(names(), {}); }
@@ -67,6 +58,8 @@ class OpTrail {
   static void note(const OpEvent& event) {
     if (event.begins && event.phase == OpPhase::forward) names().emplace_back(event.op);
   }
+
+  const OpObservation observation_{"trace", note};
 };
 
 /// Notes in which order the segments are run, and which ops each run takes.

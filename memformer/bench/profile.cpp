@@ -4,9 +4,6 @@
 #include <chrono>
 #include <map>
 
-#include "autograd/observer.h"
-#include "tensor/error.h"
-
 namespace mf::bench {
 namespace {
 
@@ -46,15 +43,7 @@ void note(const OpEvent& event) {
 
 }  // namespace
 
-OpProfile::OpProfile() {
-  if (const OpObserver other = observe_ops(note)) {
-    observe_ops(other);
-    fail("profile: ops are observed already, by another profile or a ledger; end it first");
-  }
-  notes() = {};
-}
-
-OpProfile::~OpProfile() { observe_ops(nullptr); }
+OpProfile::OpProfile() : observation_("profile", note) { notes() = {}; }
 
 std::vector<ProfileRow> OpProfile::rows() const {
   std::vector<ProfileRow> list;

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "autograd/observer.h"
+
 namespace mf::bench {
 
 /// Time spent in one op, without the ops that it ran.
@@ -19,12 +21,12 @@ struct ProfileRow {
 class OpProfile {
  public:
   OpProfile();
-  ~OpProfile();
-  OpProfile(const OpProfile&) = delete;
-  OpProfile& operator=(const OpProfile&) = delete;
 
   /// Longest first.
   std::vector<ProfileRow> rows() const;
+
+ private:
+  const OpObservation observation_;
 };
 
 }  // namespace mf::bench

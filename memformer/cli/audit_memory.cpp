@@ -27,10 +27,6 @@ constexpr std::size_t kTopRows = 12;  // of a table; what follows is added up
 constexpr std::size_t kBars = 30;     // blocks whose lives are drawn
 constexpr std::size_t kChartPoints = 600;
 
-std::int64_t bytes_in(const CategoryBytes& bytes, Category category) {
-  return bytes[static_cast<std::size_t>(category)];
-}
-
 WindowPass pass_named(const std::string& mode, std::int64_t truncate) {
   if (mode == "bptt") return bptt;
   if (mode == "checkpointed") return checkpointed_bptt;
@@ -60,7 +56,7 @@ struct LedgerView {
 
   std::size_t own_peak(Category category) const {
     const auto highest = std::ranges::max_element(
-        sums, {}, [&](const CategoryBytes& bytes) { return bytes_in(bytes, category); });
+        sums, {}, [&](const CategoryBytes& bytes) { return in_category(bytes, category); });
     return static_cast<std::size_t>(highest - sums.begin());
   }
 
@@ -82,13 +78,13 @@ Table category_table(const LedgerView& view) {
                {"expected"}},
               {}};
   for (const Category category : kCategoryOrder) {
-    const auto at = [&](std::size_t event) { return bytes_in(view.sums[event], category); };
+    const auto at = [&](std::size_t event) { return in_category(view.sums[event], category); };
     const std::size_t highest = view.own_peak(category);
     table.rows.push_back({std::string(name_of(category)), std::to_string(at(0)),
                           std::to_string(at(view.peak)), std::to_string(at(highest)),
                           std::to_string(highest), std::to_string(at(view.sums.size() - 1)),
-                          std::to_string(bytes_in(view.audit.left, category)),
-                          std::to_string(bytes_in(view.audit.expected_left, category))});
+                          std::to_string(in_category(view.audit.left, category)),
+                          std::to_string(in_category(view.audit.expected_left, category))});
   }
   table.rows.push_back({"sum", std::to_string(sum_of(view.sums.front())),
                         std::to_string(sum_of(view.sums[view.peak])), "", "",
@@ -194,7 +190,7 @@ Figure bytes_figure(const LedgerView& view) {
   for (const Category category : kCategoryOrder) {
     auto& layer = chart.layers.emplace_back(name_of(category), std::vector<double>());
     for (const std::size_t event : events)
-      layer.second.push_back(static_cast<double>(bytes_in(view.sums[event], category)));
+      layer.second.push_back(static_cast<double>(in_category(view.sums[event], category)));
   }
   return stacked_areas(
       chart, fmt::format("{} of {} events: the highest of each stretch, the peak among them.",
@@ -287,15 +283,16 @@ Json to_json(const LedgerView& view, const Memformer& model, const MemoryArgumen
   const std::vector<std::size_t> events = ledger.highlights(kChartPoints);
   json["timeline"]["event"] = events;
   for (const Category category : kCategoryOrder) {
-    const auto at = [&](std::size_t event) { return bytes_in(view.sums[event], category); };
+    const auto at = [&](std::size_t event) { return in_category(view.sums[event], category); };
     const std::size_t highest = view.own_peak(category);
-    json["categories"].push_back({{"name", name_of(category)},
-                                  {"before", at(0)},
-                                  {"at_peak", at(view.peak)},
-                                  {"own_peak", at(highest)},
-                                  {"own_peak_event", highest},
-                                  {"left", bytes_in(view.audit.left, category)},
-                                  {"expected_left", bytes_in(view.audit.expected_left, category)}});
+    json["categories"].push_back(
+        {{"name", name_of(category)},
+         {"before", at(0)},
+         {"at_peak", at(view.peak)},
+         {"own_peak", at(highest)},
+         {"own_peak_event", highest},
+         {"left", in_category(view.audit.left, category)},
+         {"expected_left", in_category(view.audit.expected_left, category)}});
     Json& line = json["timeline"][std::string(name_of(category))] = Json::array();
     for (const std::size_t event : events) line.push_back(at(event));
   }
@@ -309,7 +306,7 @@ Json to_json(const LedgerView& view, const Memformer& model, const MemoryArgumen
 }
 
 void audit_memory_command(const MemoryArguments& arguments) {
-  const std::unique_ptr<Memformer> model = load(arguments.model, audit_model());
+  const std::unique_ptr<Memformer> model = load(arguments.model);
   MemoryAuditOptions options = arguments.options;
   options.seed = arguments.model.seed;
   options.pass = pass_named(arguments.mode, arguments.truncate);

@@ -320,7 +320,7 @@ void run(const MrbpArguments& arguments) {
   AuditOptions options = arguments.options;
   options.seed = arguments.model.seed;
   if (arguments.output.plant == "drop-state-seed") options.fault = PlantedFault::drop_state_seed;
-  const std::unique_ptr<Memformer> model = load(arguments.model, audit_model());
+  const std::unique_ptr<Memformer> model = load(arguments.model);
   const AuditReport audit = audit_mrbp(*model, options);
   deliver(arguments.output, report_of(audit, *model, options), to_json(audit, *model, options));
 }

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "memformer/audit/mrbp_audit.h"
 #include "memformer/cli/device.h"
 #include "memformer/train/checkpoint.h"
 #include "nn/parameters.h"
@@ -22,9 +23,9 @@ void add_audited_model(CLI::App& command, AuditedModel& source) {
   add_device(command, source.device);
 }
 
-std::unique_ptr<Memformer> load(const AuditedModel& source, const ModelConfig& small) {
+std::unique_ptr<Memformer> load(const AuditedModel& source) {
   TrainedModel trained;
-  ModelConfig config = small;
+  ModelConfig config = audit_model();
   if (!source.run.empty()) {
     trained = load_trained(source.run);
     config = trained.config.model;

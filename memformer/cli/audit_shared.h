@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,8 @@ struct AuditedModel {
 };
 /// --run, --config, --dtype, --seed and --device.
 void add_audited_model(CLI::App& command, AuditedModel& source);
-/// `small` is what is audited if neither a run nor a configuration is named.
-std::unique_ptr<Memformer> load(const AuditedModel& source, const ModelConfig& small);
+/// The model of the run or configuration; `audit_model()` if neither is named.
+std::unique_ptr<Memformer> load(const AuditedModel& source);
 /// "width 64, 2 + 2 layers, ...": one line about the model for the report.
 std::string describe(const Memformer& model);
 
@@ -41,6 +42,9 @@ void add_audit_output(CLI::App& command, AuditOutput& output,
 /// Prints the report as text, or `json` with the verdict in it; writes the page if one is asked
 /// for. The program then ends with exit code 1 unless the report's claim holds.
 void deliver(const AuditOutput& output, const Report& report, Json json);
+
+/// null for what is not there.
+inline Json or_null(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
 
 // One file each: audit_NAME.cpp.
 void add_audit_gradients(CLI::App& audit);

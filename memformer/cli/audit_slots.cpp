@@ -1,7 +1,5 @@
 #include <algorithm>
-#include <fstream>
 #include <memory>
-#include <sstream>
 
 #include "memformer/audit/mrbp_audit.h"
 #include "memformer/audit/slots.h"
@@ -27,14 +25,6 @@ struct SlotsArguments {
   std::int64_t segments = 6;
 };
 
-std::string content_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  check(file.good(), "audit slots: cannot read {}", path);
-  return text.str();
-}
-
 /// What to read: a file, else what the run was trained on (its test split, or a new window of its
 /// task), else a sentence.
 std::vector<Segment> segments_of(const SlotsArguments& arguments, const Memformer& model) {
@@ -59,7 +49,7 @@ std::vector<Segment> segments_of(const SlotsArguments& arguments, const Memforme
     documents = split_corpus(load_corpus(config.data.source), config.data.train_fraction,
                              config.data.valid_fraction)
                     .test;
-  if (!arguments.text.empty()) documents = {content_of(arguments.text)};
+  if (!arguments.text.empty()) documents = load_corpus("file:" + arguments.text).documents;
   TextStream stream(documents,
                     {.batch = 1, .segment_length = model.config().segment, .wrap = false});
   std::vector<Segment> segments;
@@ -93,10 +83,6 @@ std::vector<std::string> slot_names(std::size_t count) {
   return names;
 }
 
-double own_weight(const SlotsAtSegment& segment, std::size_t slot) {
-  return segment.write.to_vector<double>()[slot * static_cast<std::size_t>(segment.write.size(1))];
-}
-
 Table over_time(const SlotsReport& audit) {
   Table table{{{"segment"},
                {"keepers"},
@@ -118,11 +104,9 @@ Table over_time(const SlotsReport& audit) {
   for (std::size_t t = 0; t < audit.segments.size(); ++t) {
     const SlotsAtSegment& segment = audit.segments[t];
     const SlotKinds kinds = kinds_of(segment);
-    std::vector<double> own;
-    for (std::size_t i = 0; i < segment.turned.size(); ++i) own.push_back(own_weight(segment, i));
     table.rows.push_back(
         {std::to_string(t), std::to_string(kinds.keepers), std::to_string(kinds.mixers),
-         std::to_string(kinds.writers), fmt::format("{:.3f}", mean(own)),
+         std::to_string(kinds.writers), fmt::format("{:.3f}", mean(own_weights(segment))),
          fmt::format("{:.1f}", mean(segment.turned)),
          fmt::format("{:.1f}", mean(segment.from_start)),
          fmt::format("{:.3f}", segment.between_slots),
@@ -145,9 +129,11 @@ void add_figures(Report& report, const SlotsReport& audit, bool is_text) {
   const std::vector<std::string> names = slot_names(slots);
   HeatMap own{"Weight of each slot on itself", "slot", "segment", names, {}, {}, 0.0, 1.0};
   for (std::size_t t = 0; t < audit.segments.size(); ++t) own.columns.push_back(std::to_string(t));
-  for (std::size_t i = 0; i < slots; ++i)
-    for (const SlotsAtSegment& segment : audit.segments)
-      own.values.push_back(own_weight(segment, i));
+  own.values.resize(slots * own.columns.size());
+  for (std::size_t t = 0; t < own.columns.size(); ++t) {
+    const std::vector<double> weights = own_weights(audit.segments[t]);
+    for (std::size_t i = 0; i < slots; ++i) own.values[i * own.columns.size() + t] = weights[i];
+  }
   report.heading("Keeping and writing over time");
   report.figure(heat_map(own, "1: the slot keeps what it holds; 0: it is all new."));
   for (std::size_t t = 0; t < audit.segments.size(); ++t) {
@@ -198,7 +184,7 @@ Json to_json(const SlotsReport& audit) {
 }
 
 void run(const SlotsArguments& arguments) {
-  const std::unique_ptr<Memformer> model = load(arguments.model, audit_model());
+  const std::unique_ptr<Memformer> model = load(arguments.model);
   const SlotsReport audit =
       audit_slots(*model, segments_of(arguments, *model),
                   arguments.output.plant.empty() ? SlotsFault::none : SlotsFault::no_temperature);

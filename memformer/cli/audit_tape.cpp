@@ -23,9 +23,6 @@ constexpr int kEveryLevel = 99;
 
 Json numbers(const Shape& shape) { return std::vector<std::int64_t>(shape.begin(), shape.end()); }
 
-/// null: none yet.
-Json to_json(const std::optional<double>& norm) { return norm ? Json(*norm) : Json(nullptr); }
-
 Json to_json(const TapeAudit& audit, const Memformer& model, const TapeArguments& arguments) {
   Json json{{"model", Json::parse(mf::to_json(model.config()))},
             {"batch", arguments.options.batch},
@@ -60,14 +57,14 @@ Json to_json(const TapeAudit& audit, const Memformer& model, const TapeArguments
                                 {"id", leaf.id},
                                 {"shape", numbers(leaf.shape)},
                                 {"received", leaf.received},
-                                {"gradient_norm", to_json(leaf.gradient_norm)}});
+                                {"gradient_norm", or_null(leaf.gradient_norm)}});
   for (const SweptParameter& parameter : audit.parameters)
     json["parameters"].push_back({{"name", parameter.name},
                                   {"shape", numbers(parameter.shape)},
                                   {"leaf", parameter.leaf},
                                   {"received", parameter.received},
-                                  {"before", to_json(parameter.before)},
-                                  {"after", to_json(parameter.after)}});
+                                  {"before", or_null(parameter.before)},
+                                  {"after", or_null(parameter.after)}});
   return json;
 }
 
@@ -98,7 +95,7 @@ void audit_tape_command(const TapeArguments& arguments) {
     options.fault = PlantedTapeFault::forgotten_input;
   if (arguments.output.plant == "drop-state-seed")
     options.fault = PlantedTapeFault::drop_state_seed;
-  const std::unique_ptr<Memformer> model = load(arguments.model, audit_model());
+  const std::unique_ptr<Memformer> model = load(arguments.model);
   const TapeAudit audit = audit_tape(*model, options);
   const int rows = arguments.all ? kEveryLevel : std::max(1, arguments.depth);
   Report report =

@@ -256,8 +256,6 @@ Report trace_report(const WindowTrace& trace, const Memformer& model, const Trac
   return report;
 }
 
-Json value_or_null(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
-
 Json to_json(const WindowTrace& trace, const Memformer& model, const TraceOptions& options) {
   Json json{{"model", Json::parse(mf::to_json(model.config()))},
             {"segments", options.segments},
@@ -276,11 +274,11 @@ Json to_json(const WindowTrace& trace, const Memformer& model, const TraceOption
                 {"peak_bytes", row.peak_bytes},
                 {"tape_entries", row.entries},
                 {"tape_saved_bytes", row.saved_bytes},
-                {"state_norm_in", value_or_null(row.state_in)},
-                {"state_norm_out", value_or_null(row.state_out)},
-                {"loss", value_or_null(row.loss)},
-                {"gradient_norm_in", value_or_null(row.gradient_in)},
-                {"gradient_norm_out", value_or_null(row.gradient_out)},
+                {"state_norm_in", or_null(row.state_in)},
+                {"state_norm_out", or_null(row.state_out)},
+                {"loss", or_null(row.loss)},
+                {"gradient_norm_in", or_null(row.gradient_in)},
+                {"gradient_norm_out", or_null(row.gradient_out)},
                 {"same_bits", row.same_bits ? Json(*row.same_bits) : Json()},
                 {"parts", Json::array()}};
     for (const TapePart& part : row.parts)
@@ -297,7 +295,7 @@ Json to_json(const WindowTrace& trace, const Memformer& model, const TraceOption
 }
 
 void audit_trace_command(const TraceArguments& arguments) {
-  const std::unique_ptr<Memformer> model = load(arguments.model, audit_model());
+  const std::unique_ptr<Memformer> model = load(arguments.model);
   TraceOptions options = arguments.options;
   options.seed = arguments.model.seed;
   options.wrong_replay_key = arguments.output.plant == "replay-key";

@@ -3,11 +3,7 @@
 # Usage: bench_test.sh PROGRAM
 set -u
 program=$1
-checks=$(CDPATH='' cd -- "$(dirname -- "$0")/../memformer" && pwd)/program_checks.sh
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-. "$checks"
+. "$(CDPATH='' cd -- "$(dirname -- "$0")/../memformer" && pwd)/program_checks.sh"
 
 # field NAME FILE: a number of a report
 field() {

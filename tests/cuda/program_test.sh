@@ -3,11 +3,7 @@
 # Usage: program_test.sh PROGRAM_ON_THE_STAND_IN PROGRAM
 set -u
 program=$1 real=$2
-checks=$(CDPATH='' cd -- "$(dirname -- "$0")/../memformer" && pwd)/program_checks.sh
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-. "$checks"
+. "$(CDPATH='' cd -- "$(dirname -- "$0")/../memformer" && pwd)/program_checks.sh"
 
 # close_to NAME A B: the two numbers agree to five digits.
 close_to() {

@@ -4,11 +4,7 @@
 # Usage: audit_test.sh PROGRAM
 set -u
 program=$1
-checks=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)/program_checks.sh
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-. "$checks"
+. "$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)/program_checks.sh"
 
 # subcommand, a mistake to plant, what is printed then; mrbp is smaller after its first run
 while read -r name plant found; do
@@ -24,17 +20,12 @@ while read -r name plant found; do
   succeeds "$program" audit "$name" $smaller --json --html "$name.html"
   [ "$(wc -l < out)" -eq 1 ] || fail "audit $name --json prints $(wc -l < out) lines"
   prints '^{".*"holds":true}$'
-  for piece in '<!DOCTYPE html>' '<h1>' 'class="verdict holds"' '<table>' '</html>'; do
-    grep -q -- "$piece" "$name.html" || fail "the page of audit $name lacks $piece"
-  done
-  # Nothing is fetched: the only address is the name of SVG's language.
-  grep -o 'https\?://[^"<> ]*' "$name.html" | grep -v '^http://www.w3.org/' > addresses
-  [ ! -s addresses ] || fail "the page of audit $name holds $(head -n 3 addresses)"
+  is_json out
+  is_page "$name.html"
+  grep -q 'class="verdict holds"' "$name.html" || fail "the page of audit $name does not say that it holds"
 
-  "$program" audit "$name" $smaller --plant "$plant" > out 2> err
-  [ $? -eq 1 ] || fail "audit $name does not find the planted mistake $plant"
+  finds "$found" "$program" audit "$name" $smaller --plant "$plant"
   prints "^verdict: "
-  prints "$found"
   refused "$plant" "$program" audit "$name" --plant no-such-mistake
   refused "cannot" "$program" audit "$name" $smaller --html no-such-folder/page.html
 done << 'END'

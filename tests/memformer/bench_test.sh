@@ -3,21 +3,7 @@
 # Usage: bench_test.sh PROGRAM
 set -u
 program=$1
-checks=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)/program_checks.sh
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-. "$checks"
-
-# is_json FILE: one object; looked at closely where there is a Python.
-is_json() {
-  if command -v python3 > /dev/null; then
-    python3 -c 'import json, sys; assert isinstance(json.load(open(sys.argv[1])), dict)' "$1" \
-      2> err || fail "$1 is not JSON: $(cat err)"
-  else
-    grep -q '^{.*}$' "$1" || fail "$1 is not a JSON object"
-  fi
-}
+. "$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)/program_checks.sh"
 
 small="--width 16 --encoder-layers 1 --decoder-layers 1 --heads 2 --segment 8 --slots 2"
 for dtype in f32 f64; do
