@@ -2,11 +2,10 @@
 # tests/gpu.sh on any machine: what it says where there is nothing to run on, its flow with a program
 # and tools that only leave files behind, and that each planted failure fails it.
 set -u
-CDPATH='' cd -- "$(dirname -- "$0")/../.." || exit 1
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 unset MEMFORMER_GPU_PROGRAM MEMFORMER_GPU_TESTS MEMFORMER_GPU_DEVICE
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-. tests/memformer/program_checks.sh
+. "$root/tests/memformer/program_checks.sh"
+cd "$root" || exit 1
 
 # stand_in NAME: a command of that name, found first; its text is read.
 mkdir "$work/bin"
