@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "memformer/model/config.h"
+#include "memformer/model/multiply_adds.h"
 #include "tensor/tensor.h"
 
 namespace mf {
@@ -19,29 +19,6 @@ struct Statistics {
 };
 /// Of a tensor of any dtype, on any device.
 Statistics statistics_of(const Tensor& tensor);
-
-/// Multiply-adds of one row and one full segment of L tokens, going forward: products with weights,
-/// attention scores and weighted values. Embeddings, softmax, norms, activations and sums are not
-/// counted, and causal attention counts as the whole square it is cut from. With d = width,
-/// k = slots, f = feed_forward, V = vocabulary:
-///   encoder layer    4 L d^2 + 2 L^2 d + 2 L d f, and the memory read 2 (L + k) d^2 + 2 L k d
-///   writer           2 (L + k) d^2 + 2 k (L + 1) d, and k d^2 for each of project_value and
-///                    output_projection
-///   decoder layer    8 L d^2 + 4 L^2 d + 2 L d f
-///   head             L d V                                           (eq. C5)
-/// simplified_relative adds 2 L (2 S - 1) d to each self-attention, S being model.segment.
-struct MultiplyAdds {
-  std::int64_t memory_path = 0;  ///< encoder and writer: all that M_{t+1} needs
-  std::int64_t prediction = 0;   ///< decoder and head
-
-  /// Of a whole step, forward.
-  std::int64_t total() const { return memory_path + prediction; }
-  /// Work of MRBP over that of BPTT in a long window: a step costs its forward pass and twice that
-  /// backward, and MRBP runs the memory path once more (eq. C4).
-  double replay_ratio() const;
-};
-/// Of the model that this configuration describes.
-MultiplyAdds multiply_adds(const ModelConfig& config);
 
 /// Bytes of the memory of one row, M_t: slots x width.
 std::int64_t memory_bytes_per_row(const ModelConfig& config);

@@ -28,9 +28,12 @@ std::unique_ptr<Memformer> load(const AuditedModel& source) {
   ModelConfig config = audit_model();
   if (!source.run.empty()) {
     trained = load_trained(source.run);
-    config = trained.config.model;
+    config = as_memformer(*trained.model, "audit").config();
   } else if (!source.config.empty()) {
-    config = read_run_config(source.config).model;
+    const RunConfig run = read_run_config(source.config);
+    check(!run.baseline, "audit: {} describes a {}; audits look into a Memformer", source.config,
+          model_name(run));
+    config = run.model;
   }
   if (!source.dtype.empty()) config.dtype = source.dtype == "f64" ? DType::f64 : DType::f32;
   auto model = std::make_unique<Memformer>(config, RngKey{source.seed}.at("weights"));

@@ -41,9 +41,9 @@ void print_row(const char* name, double bits) {
 void evaluate_text(const EvalArguments& arguments, const TrainedModel& trained) {
   const RunConfig& config = trained.config;
   check(
-      config.model.vocabulary == kByteVocabulary,
+      vocabulary_of(config) == kByteVocabulary,
       "eval: the model has a vocabulary of {}, text needs {}; give a run that was trained on text",
-      config.model.vocabulary, kByteVocabulary);
+      vocabulary_of(config), kByteVocabulary);
   check(!arguments.ngram || arguments.split != "all",
         "eval: --ngram needs a training split; --split all has none");
   const std::string source = arguments.data.empty() ? config.data.source : arguments.data;
@@ -59,7 +59,7 @@ void evaluate_text(const EvalArguments& arguments, const TrainedModel& trained) 
     train_text = std::move(split.train);
   }
   EvaluateOptions options{.batch = arguments.batch,
-                          .segment_length = config.model.segment,
+                          .segment_length = segment_of(config),
                           .max_bytes = arguments.bytes,
                           .score_first_segment = config.data.score_first_segment,
                           .reset_every_segment = false};

@@ -27,7 +27,8 @@ void generate(const GenerateArguments& arguments) {
   const std::string prompt =
       arguments.prompt_file.empty() ? arguments.prompt : read_file(arguments.prompt_file);
   const TrainedModel trained = load_trained(arguments.run, arguments.device);
-  Generator generator(*trained.model, prompt, arguments.sampling, RngKey{arguments.seed});
+  Generator generator(as_memformer(*trained.model, "generate"), prompt, arguments.sampling,
+                      RngKey{arguments.seed});
   for (std::int64_t i = 0; i < arguments.bytes; ++i) {
     std::fputc(static_cast<unsigned char>(generator.next()), stdout);
     check(std::fflush(stdout) == 0, "generate: cannot write to the standard output; is it full?");

@@ -26,7 +26,7 @@ struct InspectArguments {
 
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
-NamedTensors weights_of(const Memformer& model) {
+NamedTensors weights_of(const Recurrence& model) {
   NamedTensors weights;
   for (const Parameter& parameter : model.parameters())
     weights.emplace_back(parameter.name(), parameter.value());
@@ -120,14 +120,14 @@ void inspect_model(const InspectArguments& arguments) {
     run = load_trained(arguments.run);
   } else {
     run.config = read_run_config(arguments.config);
-    run.model = std::make_unique<Memformer>(run.config.model, RngKey{0});
+    run.model = make_model(run.config, RngKey{0});
   }
-  const ModelConfig& config = run.config.model;
+  const RunConfig& config = run.config;
   const NamedTensors weights = weights_of(*run.model);
   const Json rows = describe_tensors(weights, trained);
   const MultiplyAdds counts = multiply_adds(config);
   const auto per_token = [&](std::int64_t count) {
-    return static_cast<double>(count) / static_cast<double>(config.segment);
+    return static_cast<double>(count) / static_cast<double>(segment_of(config));
   };
   if (arguments.json) {
     Json json;
@@ -137,7 +137,7 @@ void inspect_model(const InspectArguments& arguments) {
     json["config"] = Json::parse(to_json(run.config));
     json["parameters"] = totals_of(rows).elements;
     json["parameter_bytes"] = totals_of(rows).bytes;
-    json["memory_bytes_per_row"] = memory_bytes_per_row(config);
+    if (!config.baseline) json["memory_bytes_per_row"] = memory_bytes_per_row(config.model);
     json["multiply_adds_per_token"] = {{"memory_path", per_token(counts.memory_path)},
                                        {"prediction", per_token(counts.prediction)}};
     json["replay_work_ratio"] = counts.replay_ratio();
@@ -149,13 +149,14 @@ void inspect_model(const InspectArguments& arguments) {
   if (trained)
     std::printf("weights of step %lld%s\n", static_cast<long long>(run.step),
                 run.isa.empty() ? "" : (", made with " + run.isa).c_str());
-  std::printf("memory of one row: %lld slots of %lld, %s\n", static_cast<long long>(config.slots),
-              static_cast<long long>(config.width),
-              readable_bytes(memory_bytes_per_row(config)).c_str());
-  std::printf(
-      "multiply-adds per token, forward: %.0f memory path (encoder, writer), "
-      "%.0f prediction (decoder, head)\n",
-      per_token(counts.memory_path), per_token(counts.prediction));
+  if (!config.baseline)
+    std::printf("memory of one row: %lld slots of %lld, %s\n",
+                static_cast<long long>(config.model.slots),
+                static_cast<long long>(config.model.width),
+                readable_bytes(memory_bytes_per_row(config.model)).c_str());
+  std::printf("multiply-adds per token, forward: %.0f memory path%s, %.0f prediction%s\n",
+              per_token(counts.memory_path), config.baseline ? "" : " (encoder, writer)",
+              per_token(counts.prediction), config.baseline ? "" : " (decoder, head)");
   std::printf("work of a training step, MRBP over BPTT: %.3f in a long window\n",
               counts.replay_ratio());
 }

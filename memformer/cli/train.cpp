@@ -20,6 +20,7 @@ volatile std::sig_atomic_t interrupted = 0;
 void note_interrupt(int) { interrupted = 1; }
 
 struct TrainArguments {
+  std::string model;
   std::string config;
   std::vector<std::string> settings;
   std::string out;
@@ -34,8 +35,14 @@ Trainer make_trainer(const TrainArguments& arguments) {
   RunConfig config;
   if (!arguments.config.empty()) {
     config = read_run_config(arguments.config);
+    check(arguments.model.empty() || arguments.model == model_name(config),
+          "train: {} describes a {}, but --model is {}; leave --model out, or give a configuration "
+          "of that model",
+          arguments.config, model_name(config), arguments.model);
   } else if (arguments.resume) {
     config = read_run_config(config_path(arguments.out));
+  } else if (!arguments.model.empty()) {
+    choose_model(config, arguments.model);
   }
   config = with_settings(config, arguments.settings);
   if (arguments.resume) return Trainer::resume(arguments.out, config, arguments.device);
@@ -80,10 +87,10 @@ void train(const TrainArguments& arguments) {
                 corpus.note.empty() ? "" : ", ", corpus.note.c_str());
   }
   std::printf(
-      "model: %lld parameters; %lld steps from step %lld, %s, %d threads, %s; run folder %s\n",
-      static_cast<long long>(parameters), static_cast<long long>(config.train.steps),
-      static_cast<long long>(trainer.progress().step), device.c_str(), threads(), isa.c_str(),
-      arguments.out.c_str());
+      "model: %s, %lld parameters; %lld steps from step %lld, %s, %d threads, %s; run folder %s\n",
+      model_name(config).c_str(), static_cast<long long>(parameters),
+      static_cast<long long>(config.train.steps), static_cast<long long>(trainer.progress().step),
+      device.c_str(), threads(), isa.c_str(), arguments.out.c_str());
   std::fflush(stdout);
   std::signal(SIGINT, note_interrupt);
   std::signal(SIGTERM, note_interrupt);
@@ -110,6 +117,12 @@ void add_train(CLI::App& program) {
   command->add_option("--config", arguments->config,
                       "JSON file with every hyperparameter; absent keys "
                       "keep their defaults");
+  std::vector<std::string> models = baseline_names();
+  models.insert(models.begin(), "memformer");
+  command
+      ->add_option("--model", arguments->model,
+                   "the model, if no configuration says so; with its defaults")
+      ->check(CLI::IsMember(models));
   command->add_option("--set", arguments->settings, "change a key, such as --set train.steps=200");
   command->add_option("--out", arguments->out, "folder of the run")->required();
   command->add_flag("--resume", arguments->resume, "go on from the run's checkpoint, bit for bit");

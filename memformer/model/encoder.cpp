@@ -84,8 +84,8 @@ Var run_layer(const Pass& pass, bool replayed, LayerFunction layer, const Var& x
   return replay(pass, run, inputs).front();
 }
 
-Encoder::Encoder(const ModelConfig& c, RngKey key)
-    : embedding(c, true, key), layer_replay(c.layer_replay) {
+Encoder::Encoder(const ModelConfig& c, RngKey key, bool is_causal)
+    : embedding(c, !is_causal, key), layer_replay(c.layer_replay), causal(is_causal) {
   for (std::int64_t i = 0; i < c.encoder_layers; ++i)
     layers.emplace_back(c, key.at("layers").at(static_cast<std::uint64_t>(i)));
   if (c.final_norm) norm.emplace(c.width, c.norm_epsilon, c.dtype);
@@ -97,6 +97,7 @@ Var Encoder::operator()(const Pass& pass, const Tensor& tokens, const Tensor& pa
   Var x = embedding(pass.at("embedding"), tokens);
   AttentionScope seen;
   seen.mask = key_mask(padding);
+  seen.causal = causal;
   if (embedding.relative_bias)
     seen.bias = (*embedding.relative_bias)(pass.at("relative_bias"), x.size(1), x.size(1));
   for (std::size_t i = 0; i < layers.size(); ++i)

@@ -70,17 +70,18 @@ using LayerFunction =
 Var run_layer(const Pass& pass, bool replayed, LayerFunction layer, const Var& x,
               const Var& context, const AttentionScope& seen);
 
-/// Reads segment and memory, bidirectionally. Result E_t: [B, L, width].
+/// Reads segment and memory, in both directions unless it is causal. Result E_t: [B, L, width].
 struct Encoder {
   InputEmbedding embedding;          ///< of the tokens
   std::vector<EncoderLayer> layers;  ///< from the tokens up
   std::optional<LayerNorm> norm;     ///< after the last layer, if `final_norm`
   bool layer_replay = false;         ///< ModelConfig::layer_replay
+  bool causal = false;               ///< tokens see no tokens behind them
 
   /// Without layers; to be assigned to.
   Encoder() = default;
   /// With the sizes and switches of `config`.
-  Encoder(const ModelConfig& config, RngKey key);
+  Encoder(const ModelConfig& config, RngKey key, bool is_causal = false);
   /// tokens: i32 [B, L]; padding: u8 [B, L], 1 = a real token, or undefined; memory: [B, slots,
   /// width], undefined without memory. Throws Error if L exceeds model.segment.
   Var operator()(const Pass& pass, const Tensor& tokens, const Tensor& padding,

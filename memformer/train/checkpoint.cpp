@@ -93,7 +93,21 @@ void copy_all(const TensorFile& file, const std::string& path,
     destinations[i].target.copy_(sources[i].to(destinations[i].target.device()));
 }
 
-std::vector<Destination> weight_destinations(const Memformer& model, const std::string& prefix) {
+/// Room for a stored tensor of the carried state, which may have grown; `fresh` itself where that
+/// has the right extents, or where the stored one is none of its kind.
+Tensor room_for(const TensorFile& file, const std::string& name, const Tensor& fresh) {
+  for (const auto& [stored_name, stored] : file.tensors) {
+    if (stored_name != name || stored.shape() == fresh.shape()) continue;
+    if (stored.dtype() != fresh.dtype() || stored.rank() != fresh.rank() ||
+        stored.size(0) != fresh.size(0))
+      continue;
+    const CategoryScope category(Category::state);
+    return empty(stored.shape(), stored.dtype(), fresh.device());
+  }
+  return fresh;
+}
+
+std::vector<Destination> weight_destinations(const Recurrence& model, const std::string& prefix) {
   std::vector<Destination> destinations;
   for (const Parameter& parameter : model.parameters())
     destinations.push_back({prefix + parameter.name(), parameter.value()});
@@ -119,7 +133,7 @@ std::string checkpoint_path(const std::string& folder) {
 }
 std::string metrics_path(const std::string& folder) { return folder + "/metrics.jsonl"; }
 
-void save_checkpoint(const std::string& path, const RunConfig& config, const Memformer& model,
+void save_checkpoint(const std::string& path, const RunConfig& config, const Recurrence& model,
                      const Optimizer& optimizer, const State& state, const Progress& progress) {
   TensorFile file;
   for (const Parameter& parameter : model.parameters())
@@ -140,7 +154,7 @@ void save_checkpoint(const std::string& path, const RunConfig& config, const Mem
   save(path, file);
 }
 
-Progress load_checkpoint(const std::string& path, const RunConfig& config, Memformer& model,
+Progress load_checkpoint(const std::string& path, const RunConfig& config, Recurrence& model,
                          Optimizer& optimizer, State& state) {
   const TensorFile file = load(path, Checksums::required);
   const Metadata metadata(file, path);
@@ -164,8 +178,13 @@ Progress load_checkpoint(const std::string& path, const RunConfig& config, Memfo
 
   std::vector<Destination> destinations = weight_destinations(model, kModelPrefix);
   for (auto& [name, tensor] : optimizer.state()) destinations.push_back({name, tensor});
-  for (auto& entry : state) destinations.push_back({kStatePrefix + entry.name, entry.value});
+  State stored_state = state;
+  for (auto& entry : stored_state) {
+    entry.value = room_for(file, kStatePrefix + entry.name, entry.value);
+    destinations.push_back({kStatePrefix + entry.name, entry.value});
+  }
   copy_all(file, path, std::move(destinations));
+  state = std::move(stored_state);
   optimizer.set_steps(optimizer_steps);
   return progress;
 }
@@ -184,12 +203,20 @@ TrainedModel load_trained(const std::string& folder, Device device) {
   const Metadata metadata(file, path);
   TrainedModel trained;
   trained.config = run_config_from_json(metadata.text("config"));
-  trained.model = std::make_unique<Memformer>(trained.config.model, RngKey{0});
+  trained.model = make_model(trained.config, RngKey{0});
   trained.step = metadata.integer("step");
   trained.isa = metadata.text_if_present("isa");
   move_to(device, trained.model->parameters());
   copy_all(file, path, weight_destinations(*trained.model, kModelPrefix));
   return trained;
+}
+
+const Memformer& as_memformer(const Recurrence& model, std::string_view command) {
+  const auto* const memformer = dynamic_cast<const Memformer*>(&model);
+  check(memformer != nullptr,
+        "{}: this run's model is a baseline; only a Memformer can do that; give the run of one",
+        command);
+  return *memformer;
 }
 
 void import_weights(const std::string& path, Memformer& model) {

@@ -29,13 +29,14 @@ struct Progress {
 
 /// Writes `path`, all or nothing: weights ("model.NAME"), optimizer, carried state ("state.NAME"),
 /// configuration and progress.
-void save_checkpoint(const std::string& path, const RunConfig& config, const Memformer& model,
+void save_checkpoint(const std::string& path, const RunConfig& config, const Recurrence& model,
                      const Optimizer& optimizer, const State& state, const Progress& progress);
 
 /// Puts a checkpoint back. Throws Error unless it carries valid checksums, was made with the same
 /// configuration (train.steps, log, evaluation and checkpoint intervals may differ) and holds every
-/// tensor with its shape and dtype; nothing is changed then.
-Progress load_checkpoint(const std::string& path, const RunConfig& config, Memformer& model,
+/// tensor with its shape and dtype; nothing is changed then. A tensor of the carried state may have
+/// other extents than `state` has behind the batch, as a cache grows from empty.
+Progress load_checkpoint(const std::string& path, const RunConfig& config, Recurrence& model,
                          Optimizer& optimizer, State& state);
 
 /// The configuration stored in a checkpoint.
@@ -44,13 +45,17 @@ RunConfig checkpoint_config(const std::string& path);
 /// A trained model from a run's folder, on any device: its configuration and the weights of its
 /// checkpoint.
 struct TrainedModel {
-  RunConfig config;                  ///< of the run
-  std::unique_ptr<Memformer> model;  ///< with the checkpoint's weights
-  std::int64_t step = 0;             ///< optimizer steps behind them
-  std::string isa;                   ///< as Progress::isa
+  RunConfig config;                   ///< of the run
+  std::unique_ptr<Recurrence> model;  ///< with the checkpoint's weights
+  std::int64_t step = 0;              ///< optimizer steps behind them
+  std::string isa;                    ///< as Progress::isa
 };
 /// Throws Error where the checkpoint is missing or damaged.
 TrainedModel load_trained(const std::string& folder, Device device = cpu);
+
+/// The model as a Memformer, for what only that one can do. Throws Error in the name of `command`
+/// if it is another one.
+const Memformer& as_memformer(const Recurrence& model, std::string_view command);
 
 /// Only the weights, named as Memformer::parameters() names them, into `model`. The file may come
 /// from elsewhere (no checksums), or be one of our checkpoints. Throws Error naming the first

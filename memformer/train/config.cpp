@@ -1,6 +1,7 @@
 #include "memformer/train/config.h"
 
 #include "memformer/model/config_fields.h"
+#include "memformer/model/memformer.h"
 #include "tensor/io.h"
 
 namespace mf {
@@ -64,9 +65,28 @@ void visit_fields(TrainConfig& c, Field&& field) {
   field("checkpoint_every", c.checkpoint_every);
 }
 
+/// The part "model" of a run's configuration: its keys are those of the model that "name" names.
+struct ModelSection {
+  RunConfig& run;
+};
+
+template <class Field>
+void visit_fields(ModelSection& section, Field&& field) {
+  RunConfig& run = section.run;
+  std::string name = model_name(run);
+  field("name", name);
+  if (name != model_name(run)) choose_model(run, name);
+  if (run.baseline) {
+    std::visit([&](auto& config) { config.each_field(field); }, *run.baseline);
+  } else {
+    visit_fields(run.model, field);
+  }
+}
+
 template <class Field>
 void visit_fields(RunConfig& c, Field&& field) {
-  field("model", c.model);
+  ModelSection model{c};
+  field("model", model);
   field("data", c.data);
   field("train", c.train);
 }
@@ -88,8 +108,45 @@ Schedule TrainConfig::schedule() const {
   return {learning_rate, warmup, total, learning_rate_floor};
 }
 
+namespace {
+
+constexpr const char* kMemformer = "memformer";
+
+}  // namespace
+
+std::string model_name(const RunConfig& config) {
+  return config.baseline ? name_of(*config.baseline) : kMemformer;
+}
+
+void choose_model(RunConfig& config, const std::string& name) {
+  config.model = {};
+  config.baseline.reset();
+  if (name != kMemformer) config.baseline = baseline_config(name);
+}
+
+std::int64_t vocabulary_of(const RunConfig& config) {
+  return config.baseline ? shared(*config.baseline).vocabulary : config.model.vocabulary;
+}
+
+std::int64_t segment_of(const RunConfig& config) {
+  return config.baseline ? shared(*config.baseline).segment : config.model.segment;
+}
+
+MultiplyAdds multiply_adds(const RunConfig& config) {
+  return config.baseline ? multiply_adds(*config.baseline) : multiply_adds(config.model);
+}
+
+std::unique_ptr<Recurrence> make_model(const RunConfig& config, RngKey key) {
+  if (config.baseline) return make_baseline(*config.baseline, key);
+  return std::make_unique<Memformer>(config.model, key);
+}
+
 void validate(const RunConfig& config) {
-  validate(config.model);
+  if (config.baseline) {
+    validate(*config.baseline);
+  } else {
+    validate(config.model);
+  }
   const auto positive = [](std::string_view name, auto value) {
     check(value > 0, "configuration: {} is {}; it must be positive", name, value);
   };
@@ -168,12 +225,13 @@ RunConfig with_settings(const RunConfig& config, const std::vector<std::string>&
     const std::string value = setting.substr(equals + 1);
     // What is no JSON value is text: data.source=kjv needs no quotes.
     const detail::Json parsed = detail::Json::parse(value, nullptr, false);
+    const std::string key = setting.substr(0, equals);
+    if (key == "model.name" && json["model"]["name"] != value)
+      json["model"] = detail::Json::object();
     try {
-      detail::at_path(json, setting.substr(0, equals)) =
-          parsed.is_discarded() ? detail::Json(value) : parsed;
+      detail::at_path(json, key) = parsed.is_discarded() ? detail::Json(value) : parsed;
     } catch (const detail::Json::exception&) {
-      fail("configuration: unknown key '{}'; keys look like train.steps",
-           setting.substr(0, equals));
+      fail("configuration: unknown key '{}'; keys look like train.steps", key);
     }
   }
   return run_config_from_json(json.dump());
@@ -183,7 +241,7 @@ std::string first_difference(const RunConfig& a, const RunConfig& b) {
   const detail::Json x = detail::Json::parse(to_json(a)).flatten();
   const detail::Json y = detail::Json::parse(to_json(b)).flatten();
   for (const auto& [path, value] : x.items()) {
-    if (y.at(path) == value) continue;
+    if (y.contains(path) && y.at(path) == value) continue;
     std::string name = path.substr(1);
     for (char& c : name)
       if (c == '/') c = '.';

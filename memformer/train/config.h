@@ -1,10 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "memformer/baselines/registry.h"
 #include "memformer/model/config.h"
+#include "memformer/model/multiply_adds.h"
 #include "memformer/replay/window.h"
 #include "nn/schedule.h"
 
@@ -84,13 +88,28 @@ struct TrainConfig {
 
 /// One run: one JSON file with every hyperparameter, {"model": {..}, "data": {..}, "train": {..}}.
 struct RunConfig {
-  ModelConfig model;  ///< "model"
+  ModelConfig model;  ///< "model", where its "name" is memformer, as it is if absent
+  /// "model", where its "name" is that of a baseline; `model` counts for nothing then.
+  std::optional<BaselineConfig> baseline;
   DataConfig data;    ///< "data"
   TrainConfig train;  ///< "train"
 
   /// Field by field.
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };
+
+/// "memformer", or the name of the baseline.
+std::string model_name(const RunConfig& config);
+/// A configuration with the defaults of this model; see `baseline_names`.
+void choose_model(RunConfig& config, const std::string& name);
+/// Number of token ids of the model.
+std::int64_t vocabulary_of(const RunConfig& config);
+/// Longest segment of the model, in tokens.
+std::int64_t segment_of(const RunConfig& config);
+/// Of the model and a full segment.
+MultiplyAdds multiply_adds(const RunConfig& config);
+/// The model. Throws Error if its configuration is impossible.
+std::unique_ptr<Recurrence> make_model(const RunConfig& config, RngKey key);
 
 /// Throws Error naming the first impossible value.
 void validate(const RunConfig& config);
@@ -102,6 +121,7 @@ RunConfig run_config_from_json(const std::string& text);
 /// The same from a file.
 RunConfig read_run_config(const std::string& path);
 /// The configuration with "train.steps=200" and the like applied. Throws Error on an unknown key.
+/// "model.name=NAME" begins with the defaults of that model, if it is another one.
 RunConfig with_settings(const RunConfig& config, const std::vector<std::string>& settings);
 /// Path of the first field in which the two differ, "" if none does.
 std::string first_difference(const RunConfig& a, const RunConfig& b);

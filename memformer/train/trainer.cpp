@@ -56,9 +56,9 @@ std::string metrics_up_to(const std::string& path, std::int64_t step) {
 
 /// The vocabulary follows from the data; a configuration that says otherwise is wrong.
 void require_vocabulary(const RunConfig& config, std::int64_t needed) {
-  check(config.model.vocabulary == needed,
+  check(vocabulary_of(config) == needed,
         "configuration: model.vocabulary is {}, but {} needs {}; set model.vocabulary={}",
-        config.model.vocabulary, config.data.source, needed, needed);
+        vocabulary_of(config), config.data.source, needed, needed);
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const TrainConfig& train,
@@ -105,14 +105,14 @@ Trainer::Trainer(RunConfig config, std::string folder, Device device)
     progress_.difficulty = data.difficulty;
   } else {
     require_vocabulary(config_, kByteVocabulary);
-    check(config_.model.architecture == Architecture::encoder_decoder,
+    check(config_.baseline || config_.model.architecture == Architecture::encoder_decoder,
           "configuration: model.architecture is encoder_only; text is scored on the next segment, "
           "which "
           "needs a decoder");
     corpus_ = load_corpus(data.source);
     split_ = split_corpus(corpus_, data.train_fraction, data.valid_fraction);
     stream_.emplace(split_.train, TextStreamOptions{.batch = data.batch,
-                                                    .segment_length = config_.model.segment,
+                                                    .segment_length = segment_of(config_),
                                                     .score_first_segment = data.score_first_segment,
                                                     .wrap = true});
     window_.emplace(config_.train.horizon, config_.train.stride);
@@ -120,7 +120,7 @@ Trainer::Trainer(RunConfig config, std::string folder, Device device)
     progress_.stream_position = stream_->position();
   }
   const RngKey seed{static_cast<std::uint64_t>(config_.train.seed)};
-  model_ = std::make_unique<Memformer>(config_.model, seed.at("weights"));
+  model_ = make_model(config_, seed.at("weights"));
   parameters_ = model_->parameters();
   move_to(device_, parameters_);
   optimizer_ = make_optimizer(config_.train, parameters_);
@@ -302,7 +302,7 @@ StepMetrics Trainer::step() {
   if (evaluates)
     metrics.valid_bits_per_byte = evaluate(*model_, split_.valid,
                                            {.batch = config_.data.batch,
-                                            .segment_length = config_.model.segment,
+                                            .segment_length = segment_of(config_),
                                             .max_bytes = train.eval_bytes,
                                             .score_first_segment = config_.data.score_first_segment,
                                             .reset_every_segment = false})
@@ -340,11 +340,15 @@ void Trainer::write_manifest() const {
             {"device", full_name(device_)},
             {"isa", std::string(name_of(current_isa()))},
             {"seed", config_.train.seed},
+            {"model", model_name(config_)},
             {"parameters", 0},
             {"data", {{"source", config_.data.source}}}};
   std::int64_t count = 0;
   for (const Parameter& parameter : parameters_) count += parameter.value().elements();
   json["parameters"] = count;
+  const MultiplyAdds counts = multiply_adds(config_);
+  json["multiply_adds_per_token"] =
+      static_cast<double>(counts.total()) / static_cast<double>(segment_of(config_));
   if (stream_) {
     json["data"]["name"] = corpus_.name;
     json["data"]["bytes"] = corpus_.bytes;

@@ -38,7 +38,7 @@ struct StepMetrics {
 /// One JSON object, without a newline.
 std::string to_json(const StepMetrics& metrics);
 
-/// Trains a Memformer as a RunConfig says, in the folder of one run: config.json, manifest.json,
+/// Trains a model as a RunConfig says, in the folder of one run: config.json, manifest.json,
 /// metrics.jsonl, checkpoint.safetensors. The folder is this Trainer's alone while it lives: a
 /// second one, of any process, is refused.
 class Trainer {
@@ -71,7 +71,7 @@ class Trainer {
   /// Where weights, optimizer and memory are.
   Device device() const { return device_; }
   /// With the weights of the last step.
-  const Memformer& model() const { return *model_; }
+  const Recurrence& model() const { return *model_; }
   /// Steps and tokens so far, place in the data, curriculum.
   const Progress& progress() const { return progress_; }
   /// The text; empty for tasks.
@@ -105,7 +105,7 @@ class Trainer {
   std::optional<SlidingWindow> window_;
   // Stream positions before each segment the window holds, so that a checkpoint can name the first.
   std::deque<std::vector<std::int64_t>> positions_;
-  std::unique_ptr<Memformer> model_;
+  std::unique_ptr<Recurrence> model_;
   std::vector<Parameter> parameters_;
   std::unique_ptr<Optimizer> optimizer_;
   State state_;

@@ -258,7 +258,8 @@ TEST_CASE("cuda: evaluation and generation are the cpu's") {
   const std::vector<std::string> text{"int main() { return 0; }\n// nothing more\n"};
   const EvaluateOptions options{.batch = 2, .segment_length = 8};
   const auto continued = [&] {
-    Generator generator(trainer.model(), "#include <", {.temperature = 0.8}, RngKey{3});
+    Generator generator(as_memformer(trainer.model(), "generate"), "#include <",
+                        {.temperature = 0.8}, RngKey{3});
     std::string bytes;
     for (int i = 0; i < 12; ++i) bytes += generator.next();
     return bytes;

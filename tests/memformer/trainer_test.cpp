@@ -134,7 +134,7 @@ Remains uninterrupted(const RunConfig& config, const std::string& folder) {
   return remains_of(folder);
 }
 
-std::vector<Tensor> weights_of(const Memformer& model) {
+std::vector<Tensor> weights_of(const Recurrence& model) {
   std::vector<Tensor> weights;
   for (const Parameter& parameter : model.parameters())
     weights.push_back(parameter.value().clone());
