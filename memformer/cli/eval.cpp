@@ -61,6 +61,7 @@ void evaluate_text(const EvalArguments& arguments, const TrainedModel& trained) 
   EvaluateOptions options{.batch = arguments.batch,
                           .segment_length = segment_of(config),
                           .max_bytes = arguments.bytes,
+                          .prediction = prediction_of(config),
                           .score_first_segment = config.data.score_first_segment,
                           .reset_every_segment = false};
   const Evaluation with = evaluate(*trained.model, text, options);
@@ -127,7 +128,8 @@ void evaluate_task(const EvalArguments& arguments, const TrainedModel& trained) 
   const std::int64_t difficulty =
       arguments.difficulty > 0 ? arguments.difficulty : data.max_difficulty;
   const auto task = make_task(data.task(), {.difficulty = static_cast<int>(difficulty),
-                                            .segment_length = data.task_segment});
+                                            .segment_length = data.task_segment,
+                                            .prediction = prediction_of(trained.config)});
   const double with = task_accuracy(trained, *task, arguments.windows, data.batch, false);
   const double without = task_accuracy(trained, *task, arguments.windows, data.batch, true);
   if (arguments.json) {

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "memformer/data/gzip.h"
+#include "memformer/data/idx.h"
 #include "memformer/data/sha256.h"
 #include "tensor/error.h"
 
@@ -31,7 +32,9 @@ constexpr KnownFile kKnownFiles[] = {
      "cd45f0c9cedab8e4439bd6486c8952c77cc8b0ecc5d1f6ae3513f2039f47229d"},
     {"enwik8", 100'000'000, "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8"},
     {"tiny-shakespeare", 1'115'394,
-     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"}};
+     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"},
+    {"Fashion-MNIST", 54'880'000,
+     "0fbbfcb392782b3b702472ead3688778e1509e8cf40f5c24d9d3303618b193ab"}};
 
 std::string known_name(const Corpus& corpus) {
   for (const KnownFile& known : kKnownFiles)
@@ -147,6 +150,45 @@ Corpus load_path(const fs::path& path) {
   return corpus;
 }
 
+/// The images of one part, "train" or "t10k".
+IdxImages load_idx_part(const fs::path& folder, std::string_view part) {
+  for (const char* name : {"-images-idx3-ubyte", "-images.idx3-ubyte"}) {
+    for (const char* packed : {"", ".gz"}) {
+      const fs::path path = folder / fmt::format("{}{}{}", part, name, packed);
+      if (fs::exists(path)) return parse_idx_images(read_file(path), path.string());
+    }
+  }
+  fail(
+      "load_corpus: a file of images is missing; {} has no {}-images-idx3-ubyte, nor one with a "
+      "dot before idx3 or .gz behind; put it there",
+      folder.string(), part);
+}
+
+Corpus load_idx(std::string name, const fs::path& folder) {
+  check(fs::is_directory(folder), "load_corpus: no such folder; {}; give one with IDX files",
+        folder.string());
+  IdxImages train = load_idx_part(folder, "train"), test = load_idx_part(folder, "t10k");
+  check(train.rows == test.rows && train.columns == test.columns,
+        "load_corpus: the images of {} differ in size; train {} x {}, t10k {} x {}; give two files "
+        "of one data set",
+        folder.string(), train.rows, train.columns, test.rows, test.columns);
+  std::string note = fmt::format("{} + {} images of {} x {} pixels", train.pixels.size(),
+                                 test.pixels.size(), train.rows, train.columns);
+  std::ranges::move(test.pixels, std::back_inserter(train.pixels));
+  Corpus corpus = finish(std::move(name), std::move(train.pixels));
+  corpus.note = note + ", " + known_name(corpus);
+  return corpus;
+}
+
+Corpus load_fashion_mnist() {
+  const fs::path folder = "/usr/share/datasets/fashion-mnist";
+  check(fs::exists(folder),
+        "load_corpus: fashion-mnist needs its images; no folder {}; install the Debian package "
+        "dataset-fashion-mnist",
+        folder.string());
+  return load_idx("fashion-mnist", folder);
+}
+
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 
 }  // namespace
@@ -176,17 +218,26 @@ std::string_view without_licence(std::string_view code) {
 Corpus load_corpus(const std::string& source) try {
   if (source == "kjv") return load_kjv();
   if (source == "system:cxx") return load_system_headers();
-  const std::string_view prefix = "file:";
-  if (source.starts_with(prefix)) return load_path(source.substr(prefix.size()));
+  if (source == "fashion-mnist") return load_fashion_mnist();
+  if (source.starts_with("idx:")) return load_idx(source, source.substr(4));
+  if (source.starts_with("file:")) return load_path(source.substr(5));
   check(
       !source.empty() && fs::exists(source),
-      "load_corpus: unknown source `{}`; known are kjv, system:cxx and file:PATH; give one of them "
-      "or a path that exists",
+      "load_corpus: unknown source `{}`; known are kjv, system:cxx, fashion-mnist, idx:FOLDER and "
+      "file:PATH; give one of them or a path that exists",
       source);
   return load_path(source);
 } catch (const fs::filesystem_error& error) {
   fail("load_corpus: the file system refuses; {}: {}; check the path and its permissions", source,
        error.code().message());
+}
+
+std::int64_t common_length(std::span<const std::string> documents) {
+  if (documents.empty()) return 0;
+  const std::size_t length = documents.front().size();
+  const bool common = std::ranges::all_of(
+      documents, [&](const std::string& document) { return document.size() == length; });
+  return common ? static_cast<std::int64_t>(length) : 0;
 }
 
 Split split_corpus(const Corpus& corpus, double train, double valid) {
@@ -195,11 +246,20 @@ Split split_corpus(const Corpus& corpus, double train, double valid) {
         "rest "
         "is the test part",
         train, valid);
-  const auto total = static_cast<double>(corpus.bytes);
-  // Rounded, because 0.9 + 0.05 is not exactly 0.95.
-  const auto train_end = static_cast<std::size_t>(std::llround(total * train));
-  const auto valid_end =
-      static_cast<std::size_t>(std::llround(total * std::min(1.0, train + valid)));
+  const std::int64_t length = common_length(corpus.documents);
+  const auto holds_documents = [&](double part) {
+    const double documents = part * static_cast<double>(corpus.documents.size());
+    return documents < 1e-6 || documents > 1 - 1e-6;  // none or some; the fractions are rounded
+  };
+  const bool whole = length > 0 && holds_documents(train) && holds_documents(valid) &&
+                     holds_documents(1 - train - valid);
+  const std::int64_t unit = whole ? length : 1;
+  const auto border = [&](double fraction) {
+    // Rounded, because 0.9 + 0.05 is not exactly 0.95.
+    const double units = static_cast<double>(corpus.bytes) / static_cast<double>(unit);
+    return static_cast<std::size_t>(std::llround(units * std::min(1.0, fraction)) * unit);
+  };
+  const std::size_t train_end = border(train), valid_end = border(train + valid);
 
   Split split;
   std::size_t begin = 0;  // of this document in the concatenation

@@ -58,38 +58,38 @@ std::vector<Tokens> rows_of(RngKey key, std::int64_t batch, const Row& row) {
 /// A task written as one sequence, whose last `answers()` tokens are scored.
 class SequenceTask : public SyntheticTask {
  public:
-  explicit SequenceTask(std::int64_t segment_length) : segment_length_(segment_length) {}
+  SequenceTask(std::int64_t segment_length, Prediction prediction)
+      : segment_length_(segment_length), prediction_(prediction) {}
 
-  std::int64_t segments() const final {
-    // The last segment is only a target.
-    return ceil_div(length(), segment_length_) - 1;
-  }
+  std::int64_t segments() const final { return ceil_div(length() - ahead(), segment_length_); }
   int min_difficulty() const final {
-    // The first segment is never a target, so no answer may lie in it.
+    // The first tokens are never targets, so no answer may lie there.
     int least = 1;
-    while (question(least) < segment_length_) ++least;
+    while (question(least) < ahead()) ++least;
     return least;
   }
 
   std::vector<Segment> window(RngKey key, std::int64_t batch) const final {
     std::vector<Tokens> rows = rows_of(key, batch, [&](RngKey k) { return sequence(k); });
-    const std::int64_t L = segment_length_, whole = (segments() + 1) * L;
+    const std::int64_t L = segment_length_, whole = segments() * L + ahead();
     std::vector<Tokens> targets = rows;
     for (std::size_t b = 0; b < rows.size(); ++b) {
       std::fill_n(targets[b].begin(), question(difficulty()), kIgnore);
       targets[b].resize(static_cast<std::size_t>(whole), kIgnore);
+      if (prediction_ == Prediction::next_token) rows[b].pop_back();  // only a target
       rows[b].resize(static_cast<std::size_t>(whole), begin_token());
     }
 
     std::vector<Segment> window(static_cast<std::size_t>(segments()));
     for (std::int64_t t = 0; t < segments(); ++t) {
       Segment& segment = window[static_cast<std::size_t>(t)];
-      const std::int64_t next = (t + 1) * L, end = next + L;
-      segment.tokens = columns(rows, t * L, next);
+      const std::int64_t next = t * L + ahead(), end = next + L;
+      segment.tokens = columns(rows, t * L, (t + 1) * L);
       const std::int64_t scored = std::min(end, length()) - std::max(next, question(difficulty()));
       if (scored <= 0) continue;
       segment.scored = scored * batch;
       segment.targets = columns(targets, next, end);
+      if (prediction_ == Prediction::next_token) continue;
       std::vector<Tokens> inputs;
       for (const Tokens& row : rows) {
         inputs.push_back({begin_token()});
@@ -110,15 +110,17 @@ class SequenceTask : public SyntheticTask {
  private:
   std::int64_t length() const { return question(difficulty()) + answer(); }
   std::int32_t begin_token() const { return static_cast<std::int32_t>(vocabulary()) - 1; }
+  std::int64_t ahead() const { return target_offset(prediction_, segment_length_); }
 
   std::int64_t segment_length_;
+  Prediction prediction_;
 };
 
 /// copy and reverse.
 class RepeatTask final : public SequenceTask {
  public:
-  RepeatTask(bool reversed, std::int64_t segment_length)
-      : SequenceTask(segment_length), reversed_(reversed) {}
+  RepeatTask(bool reversed, std::int64_t segment_length, Prediction prediction)
+      : SequenceTask(segment_length, prediction), reversed_(reversed) {}
 
   std::string name() const override { return reversed_ ? "reverse" : "copy"; }
   std::int64_t vocabulary() const override { return kSymbols + 2; }
@@ -174,7 +176,7 @@ class AssociativeTask final : public SequenceTask {
 /// remember and rewrite.
 class KeyValueTask final : public SyntheticTask {
  public:
-  explicit KeyValueTask(bool rewrite) : rewrite_(rewrite) {}
+  KeyValueTask(bool rewrite, Prediction prediction) : rewrite_(rewrite), prediction_(prediction) {}
 
   std::string name() const override { return rewrite_ ? "rewrite" : "remember"; }
   std::int64_t vocabulary() const override { return kKeys + kValues + 2; }
@@ -189,8 +191,15 @@ class KeyValueTask final : public SyntheticTask {
     std::vector<Segment> window(static_cast<std::size_t>(segments()));
     for (std::int64_t t = 0; t <= pairs; ++t)
       window[static_cast<std::size_t>(t)].tokens = columns(rows, 2 * t, 2 * t + 2);
-    window.back().decoder_inputs = columns(rows, query + 2, query + 3);
-    window.back().targets = columns(rows, query + 3, query + 4);
+    const std::int64_t begin = query + 2, answer = query + 3;
+    if (prediction_ == Prediction::next_segment) {
+      window.back().decoder_inputs = columns(rows, begin, answer);
+      window.back().targets = columns(rows, answer, answer + 1);
+    } else {
+      std::vector<Tokens> targets = rows;
+      for (Tokens& row : targets) row[static_cast<std::size_t>(begin)] = kIgnore;
+      window.back().targets = columns(targets, begin, answer + 1);
+    }
     window.back().scored = batch;
     window.front().reset = all_rows_reset(batch);
     return window;
@@ -219,6 +228,7 @@ class KeyValueTask final : public SyntheticTask {
   }
 
   bool rewrite_;
+  Prediction prediction_;
 };
 
 }  // namespace
@@ -234,12 +244,14 @@ void SyntheticTask::set_difficulty(int difficulty) {
 std::unique_ptr<SyntheticTask> make_task(std::string_view name, const TaskOptions& options) {
   check(options.segment_length > 0 && options.segment_length <= 1'000'000,
         "make_task: segment length is out of range; {}; give 1..1000000", options.segment_length);
+  const std::int64_t length = options.segment_length;
+  const Prediction prediction = options.prediction;
   std::unique_ptr<SyntheticTask> task;
-  if (name == "copy") task = std::make_unique<RepeatTask>(false, options.segment_length);
-  if (name == "reverse") task = std::make_unique<RepeatTask>(true, options.segment_length);
-  if (name == "associative") task = std::make_unique<AssociativeTask>(options.segment_length);
-  if (name == "remember") task = std::make_unique<KeyValueTask>(false);
-  if (name == "rewrite") task = std::make_unique<KeyValueTask>(true);
+  if (name == "copy") task = std::make_unique<RepeatTask>(false, length, prediction);
+  if (name == "reverse") task = std::make_unique<RepeatTask>(true, length, prediction);
+  if (name == "associative") task = std::make_unique<AssociativeTask>(length, prediction);
+  if (name == "remember") task = std::make_unique<KeyValueTask>(false, prediction);
+  if (name == "rewrite") task = std::make_unique<KeyValueTask>(true, prediction);
   check(
       task != nullptr,
       "make_task: unknown task `{}`; known are copy, reverse, associative, remember, rewrite; give "

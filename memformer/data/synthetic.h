@@ -17,6 +17,8 @@ struct TaskOptions {
   int difficulty = 0;
   /// Tokens in a segment; only for the tasks written as one sequence (copy, reverse, associative).
   std::int64_t segment_length = 4;
+  /// What the steps are scored on; the answers are the same.
+  Prediction prediction = Prediction::next_segment;
 };
 
 /// A task whose answers are known, and can be given only by who remembers. A window is a whole
@@ -54,7 +56,8 @@ class SyntheticTask {
 /// One of the tasks below; throws Error on an unknown name, which lists them all.
 ///
 /// Written as one sequence, cut into segments; a step is scored on the answer tokens in the next
-/// segment, and not at all (no targets) where there are none:
+/// segment (next_token: behind the tokens it reads, which are all but the sequence's last), and not
+/// at all (no targets) where there are none:
 ///   copy         n of 8 symbols, start mark, the n symbols twice. Scored: both repetitions.
 ///                ids: symbols 0..7, start 8, begin 9
 ///   reverse      n of 8 symbols, start mark, the n symbols backwards. Scored: those. ids: as copy
@@ -62,8 +65,8 @@ class SyntheticTask {
 ///                mark, its value. Scored: the last. ids: keys 0..25, values 26..35, query 36,
 ///                begin 37
 /// Written as segments: one pair [key, value] each, without targets; then [query mark, key], whose
-/// decoder reads [begin] and is scored on [value]; every written key is asked for equally
-/// often:
+/// decoder reads [begin] and is scored on [value] (next_token: whose last token is scored on it);
+/// every written key is asked for equally often:
 ///   remember     P distinct keys of 16, values of 16. ids: keys 0..15, values 16..31, query 32,
 ///                begin 33
 ///   rewrite      the same, but keys may repeat and the latest value counts

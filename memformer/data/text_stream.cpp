@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "memformer/data/bytes.h"
+#include "memformer/data/corpus.h"
 
 namespace mf {
 namespace {
@@ -16,10 +17,10 @@ constexpr std::int64_t kMostTokens = std::int64_t{1} << 30;
 
 /// Host values of one step, filled for rows that idle.
 struct TextStream::Batch {
-  Batch(std::int64_t rows, std::int64_t columns)
+  Batch(std::int64_t rows, std::int64_t columns, Prediction prediction)
       : tokens(static_cast<std::size_t>(rows * columns), kBeginToken),
         padding(tokens.size(), 1),
-        decoder_inputs(tokens.size(), kBeginToken),
+        decoder_inputs(prediction == Prediction::next_segment ? tokens.size() : 0, kBeginToken),
         targets(tokens.size(), kIgnore),
         reset(static_cast<std::size_t>(rows), 0) {}
 
@@ -38,7 +39,7 @@ Segment TextStream::Batch::segment() const {
   Segment segment;
   segment.tokens = from_host(tokens, shape);
   if (std::ranges::count(padding, 0) > 0) segment.padding = from_host(padding, shape);
-  segment.decoder_inputs = from_host(decoder_inputs, shape);
+  if (!decoder_inputs.empty()) segment.decoder_inputs = from_host(decoder_inputs, shape);
   segment.targets = from_host(targets, shape);
   if (std::ranges::count(reset, 1) > 0) segment.reset = from_host(reset, Shape{rows});
   segment.scored = std::ranges::count_if(targets, [](std::int32_t t) { return t != kIgnore; });
@@ -54,12 +55,15 @@ TextStream::TextStream(std::span<const std::string> documents, const TextStreamO
         kMostTokens, B, L);
   for (const std::string& document : documents) text_ += document;
   const auto bytes = static_cast<std::int64_t>(text_.size());
+  const std::int64_t length = common_length(documents);
+  const std::int64_t unit = length > 0 && bytes / length >= B ? length : 1;  // never cut by a share
 
   rows_.resize(static_cast<std::size_t>(B));
   std::size_t document = 0;
   std::int64_t begin = 0;  // of `document` in text_
   for (std::int64_t row = 0; row < B; ++row) {
-    const std::int64_t share_begin = bytes * row / B, share_end = bytes * (row + 1) / B;
+    const std::int64_t share_begin = bytes / unit * row / B * unit;
+    const std::int64_t share_end = bytes / unit * (row + 1) / B * unit;
     while (document < documents.size()) {
       const std::int64_t end = begin + static_cast<std::int64_t>(documents[document].size());
       add_piece(rows_[static_cast<std::size_t>(row)], std::max(begin, share_begin),
@@ -78,12 +82,10 @@ TextStream::TextStream(std::span<const std::string> documents, const TextStreamO
 }
 
 void TextStream::add_piece(Row& row, std::int64_t begin, std::int64_t end) const {
-  const std::int64_t L = options_.segment_length;
-  const std::int64_t segments = ceil_div(std::max(end - begin, std::int64_t{0}), L);
-  const std::int64_t steps = options_.score_first_segment ? segments : segments - 1;
-  if (steps <= 0) return;
+  if (end - begin <= unscored()) return;
+  const std::int64_t targets = end - begin - (options_.score_first_segment ? 0 : ahead());
   row.pieces.push_back({begin, end, row.steps});
-  row.steps += steps;
+  row.steps += ceil_div(targets, options_.segment_length);
 }
 
 void TextStream::write_step(Batch& batch, std::int64_t index) const {
@@ -95,46 +97,44 @@ void TextStream::write_step(Batch& batch, std::int64_t index) const {
   const std::int64_t step_in_piece = step - piece.first_step;
 
   const std::int64_t L = options_.segment_length;
-  const std::int64_t read = piece.begin + (step_in_piece - options_.score_first_segment) * L;
-  const std::int64_t scored = read + L;
-  const std::int64_t scored_count = std::min(L, piece.end - scored);
+  const std::int64_t read =
+      piece.begin + step_in_piece * L - (options_.score_first_segment ? ahead() : 0);
+  const std::int64_t first_scored = piece.begin + unscored();
   const auto token = [&](std::int64_t at) {
     return byte_token(text_[static_cast<std::size_t>(at)]);
   };
 
-  const std::int64_t out = index * L;
-  const auto at = [&](auto& values, std::int64_t n) -> auto& {
-    return values[static_cast<std::size_t>(out + n)];
-  };
-  const bool reads_text = read >= piece.begin;  // else the step before the document's first segment
+  const bool next_segment = options_.prediction == Prediction::next_segment;
   for (std::int64_t n = 0; n < L; ++n) {
-    if (reads_text) {
-      at(batch.tokens, n) = token(read + n);
-    } else {
-      at(batch.padding, n) = n == 0;
-    }
-  }
-  for (std::int64_t n = 0; n < scored_count; ++n) {
-    at(batch.targets, n) = token(scored + n);
-    if (n > 0) at(batch.decoder_inputs, n) = token(scored + n - 1);
+    const auto out = static_cast<std::size_t>(index * L + n);
+    const std::int64_t at = read + n, target = at + ahead();
+    // The last byte is only a target.
+    if (at >= piece.begin && at + 1 < piece.end) batch.tokens[out] = token(at);
+    if (next_segment && read < piece.begin) batch.padding[out] = n == 0;
+    if (target < first_scored || target >= piece.end) continue;
+    batch.targets[out] = token(target);
+    if (next_segment && n > 0) batch.decoder_inputs[out] = token(target - 1);
   }
   batch.reset[static_cast<std::size_t>(index)] = step_in_piece == 0;
 }
 
 std::optional<Segment> TextStream::next() {
   if (!options_.wrap && taken_ >= steps_per_epoch()) return std::nullopt;
-  Batch batch(options_.batch, options_.segment_length);
+  Batch batch(options_.batch, options_.segment_length, options_.prediction);
   for (std::int64_t row = 0; row < options_.batch; ++row) write_step(batch, row);
   ++taken_;
   return batch.segment();
 }
 
 std::vector<std::int64_t> TextStream::position() const {
-  // All but the first only tell whether a position belongs to this stream.
+  // All but the first only tell whether a position belongs to this stream. The form is one number,
+  // so that positions from before there were two kinds of prediction still fit.
+  const std::int64_t form = 2 * static_cast<std::int64_t>(options_.prediction) +
+                            static_cast<std::int64_t>(options_.score_first_segment);
   return {taken_,
           options_.batch,
           options_.segment_length,
-          options_.score_first_segment,
+          form,
           static_cast<std::int64_t>(text_.size()),
           scored_bytes_per_epoch()};
 }
@@ -144,8 +144,8 @@ void TextStream::seek(std::span<const std::int64_t> saved) {
   const bool same_stream = saved.size() == here.size() && saved[0] >= 0 &&
                            std::ranges::equal(saved.subspan(1), std::span(here).subspan(1));
   check(same_stream,
-        "text_stream: seek: the position is another stream's; steps, batch, segment length, first "
-        "segment scored, bytes, scored bytes are [{}], here [{}]; give the same text and options",
+        "text_stream: seek: the position is another stream's; steps, batch, segment length, what "
+        "is scored, bytes, scored bytes are [{}], here [{}]; give the same text and options",
         fmt::join(saved, ", "), fmt::join(here, ", "));
   taken_ = saved[0];
 }
@@ -164,10 +164,9 @@ std::int64_t TextStream::steps_per_epoch() const {
 }
 
 std::int64_t TextStream::scored_bytes_per_epoch() const {
-  const std::int64_t unscored = options_.score_first_segment ? 0 : options_.segment_length;
   std::int64_t sum = 0;
   for (const Row& row : rows_)
-    for (const Piece& piece : row.pieces) sum += piece.end - piece.begin - unscored;
+    for (const Piece& piece : row.pieces) sum += piece.end - piece.begin - unscored();
   return sum;
 }
 

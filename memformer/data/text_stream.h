@@ -14,20 +14,28 @@ namespace mf {
 struct TextStreamOptions {
   std::int64_t batch = 1;            ///< B
   std::int64_t segment_length = 64;  ///< L
-  /// Precede every document with a step that reads one begin token and is scored on the document's
-  /// first segment; else a document's first segment is only read.
+  /// What the steps are scored on, and so how they are laid out.
+  Prediction prediction = Prediction::next_segment;
+  /// Score a document's first segment too, behind a begin token; else it is only read.
   bool score_first_segment = false;
   /// Start a row's share again at its end (training); else the row idles until all have ended.
   bool wrap = true;
 };
 
 /// Byte text as steps of B rows and L tokens. The concatenated documents are cut into B equal
-/// shares, one a row; a document cut by a share's border counts as two. A document of n segments
-/// s_1..s_n gives the steps t = 1..n-1, which read s_t and are scored on s_{t+1}, so each step
-/// continues its row's memory from the step before; `reset` marks each document's first step. Only
-/// the last segment of a document may be shorter than L, and it is never read, only a target: there
-/// kIgnore fills the targets up and begin tokens the decoder inputs. Documents without a step are
-/// passed over. Source: eq. S1.
+/// shares, one a row; a document cut by a share's border counts as two. Where all documents have
+/// one length (images) and there is one for every row, the shares are whole documents. Each step
+/// continues its row's memory from the step before; `reset` marks each document's first step. A
+/// document x_0..x_{N-1} of the segments s_1..s_n gives, under `prediction`:
+///   next_segment  the steps t = 1..n-1, which read s_t and are scored on s_{t+1} (eq. S1). With
+///                 score_first_segment a step before them reads one begin token, the rest of it
+///                 padding, and is scored on s_1.
+///   next_token    steps that read x_0..x_{N-2}, L tokens each, with the token behind each as its
+///                 target; those in s_1 are not scored. With score_first_segment they read a begin
+///                 token and x_0..x_{N-2} instead, and all are scored.
+/// Both score the same bytes. Where a document's end leaves places over, they hold begin tokens and
+/// the targets kIgnore; in next_segment form that is among the decoder inputs only. Documents
+/// without a scored byte are passed over.
 ///
 /// Row and step determine everything, so the stream's position is the number of steps taken.
 class TextStream {
@@ -64,6 +72,11 @@ class TextStream {
   };
   struct Batch;
 
+  std::int64_t ahead() const { return target_offset(options_.prediction, options_.segment_length); }
+  /// Bytes at the start of each document that are not scored.
+  std::int64_t unscored() const {
+    return options_.score_first_segment ? 0 : options_.segment_length;
+  }
   void add_piece(Row& row, std::int64_t begin, std::int64_t end) const;
   void write_step(Batch& batch, std::int64_t row) const;
 

@@ -132,6 +132,10 @@ std::int64_t segment_of(const RunConfig& config) {
   return config.baseline ? shared(*config.baseline).segment : config.model.segment;
 }
 
+Prediction prediction_of(const RunConfig& config) {
+  return config.baseline ? Prediction::next_token : Prediction::next_segment;
+}
+
 MultiplyAdds multiply_adds(const RunConfig& config) {
   return config.baseline ? multiply_adds(*config.baseline) : multiply_adds(config.model);
 }
@@ -159,8 +163,8 @@ void validate(const RunConfig& config) {
   };
   const DataConfig& data = config.data;
   check(!data.source.empty(),
-        "configuration: data.source is empty; give kjv, system:cxx, file:PATH "
-        "or task:NAME");
+        "configuration: data.source is empty; give kjv, system:cxx, fashion-mnist, idx:FOLDER, "
+        "file:PATH or task:NAME");
   positive("data.batch", data.batch);
   fraction("data.train_fraction", data.train_fraction);
   fraction("data.valid_fraction", data.valid_fraction);

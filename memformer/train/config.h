@@ -106,6 +106,8 @@ void choose_model(RunConfig& config, const std::string& name);
 std::int64_t vocabulary_of(const RunConfig& config);
 /// Longest segment of the model, in tokens.
 std::int64_t segment_of(const RunConfig& config);
+/// What the model is asked for: baselines predict the next token, the Memformer the next segment.
+Prediction prediction_of(const RunConfig& config);
 /// Of the model and a full segment.
 MultiplyAdds multiply_adds(const RunConfig& config);
 /// The model. Throws Error if its configuration is impossible.

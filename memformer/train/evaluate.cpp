@@ -2,13 +2,16 @@
 
 #include <numbers>
 
+#include "memformer/data/corpus.h"
 #include "memformer/data/text_stream.h"
 
 namespace mf {
 namespace {
 
-/// The first `max_bytes` of the documents.
+/// The first `max_bytes` of the documents, as EvaluateOptions has it.
 std::vector<std::string> head(std::span<const std::string> documents, std::int64_t max_bytes) {
+  const std::int64_t length = common_length(documents);
+  if (length > 0 && max_bytes > length) max_bytes -= max_bytes % length;
   std::vector<std::string> kept;
   std::int64_t left = max_bytes;
   for (const std::string& document : documents) {
@@ -31,6 +34,7 @@ Evaluation evaluate(const Recurrence& model, std::span<const std::string> docume
   const std::vector<std::string> text = head(documents, options.max_bytes);
   TextStream stream(text, {.batch = options.batch,
                            .segment_length = options.segment_length,
+                           .prediction = options.prediction,
                            .score_first_segment = options.score_first_segment,
                            .wrap = false});
   const Device device = model.device();

@@ -11,8 +11,11 @@ namespace mf {
 struct EvaluateOptions {
   std::int64_t batch = 8;            ///< rows, each reading its share of the text
   std::int64_t segment_length = 64;  ///< tokens; at most what the model takes
-  std::int64_t max_bytes = 0;        ///< read at most this much of the text; 0: all
-  bool score_first_segment = false;  ///< as TextStreamOptions::score_first_segment
+  /// Read at most this much of the text; 0: all. Of documents of one length (images) only whole
+  /// ones are read, but at least the start of one.
+  std::int64_t max_bytes = 0;
+  Prediction prediction = Prediction::next_segment;  ///< what the model is scored on
+  bool score_first_segment = false;                  ///< as TextStreamOptions::score_first_segment
   bool reset_every_segment = false;  ///< the same weights without what the memory carries
 };
 

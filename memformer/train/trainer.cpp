@@ -97,7 +97,8 @@ Trainer::Trainer(RunConfig config, std::string folder, Device device)
   const DataConfig& data = config_.data;
   if (data.is_task()) {
     task_ = make_task(data.task(), {.difficulty = static_cast<int>(data.difficulty),
-                                    .segment_length = data.task_segment});
+                                    .segment_length = data.task_segment,
+                                    .prediction = prediction_of(config_)});
     require_vocabulary(config_, task_->vocabulary());
     check(data.max_difficulty <= task_->max_difficulty(),
           "configuration: data.max_difficulty is {}; task {} allows at most {}",
@@ -113,6 +114,7 @@ Trainer::Trainer(RunConfig config, std::string folder, Device device)
     split_ = split_corpus(corpus_, data.train_fraction, data.valid_fraction);
     stream_.emplace(split_.train, TextStreamOptions{.batch = data.batch,
                                                     .segment_length = segment_of(config_),
+                                                    .prediction = prediction_of(config_),
                                                     .score_first_segment = data.score_first_segment,
                                                     .wrap = true});
     window_.emplace(config_.train.horizon, config_.train.stride);
@@ -304,6 +306,7 @@ StepMetrics Trainer::step() {
                                            {.batch = config_.data.batch,
                                             .segment_length = segment_of(config_),
                                             .max_bytes = train.eval_bytes,
+                                            .prediction = prediction_of(config_),
                                             .score_first_segment = config_.data.score_first_segment,
                                             .reset_every_segment = false})
                                       .bits_per_byte();

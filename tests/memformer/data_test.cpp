@@ -1,14 +1,18 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <string>
 #include <utility>
 
 #include "memformer/data/bytes.h"
 #include "memformer/data/corpus.h"
+#include "memformer/data/idx.h"
 #include "memformer/data/ngram.h"
 #include "memformer/data/sha256.h"
 #include "tensor/error.h"
@@ -53,6 +57,15 @@ std::string joined(const std::vector<std::string>& documents) {
 }
 
 using Texts = std::vector<std::string>;
+
+/// An IDX file of unsigned bytes with three axes.
+std::string idx_of(std::uint32_t images, std::uint32_t rows, std::uint32_t columns,
+                   const std::string& pixels) {
+  std::string content;
+  for (const std::uint32_t word : {0x803u, images, rows, columns})
+    for (int shift = 24; shift >= 0; shift -= 8) content += static_cast<char>(word >> shift);
+  return content + pixels;
+}
 
 }  // namespace
 
@@ -148,6 +161,110 @@ TEST_CASE("corpus: gzip files are unpacked, damaged ones refused") {
   CHECK_THROWS_WITH_AS(mf::load_corpus(path), Contains("is not gzip"), mf::Error);
 }
 
+TEST_CASE("idx: images row by row, other files refused") {
+  const std::string content = idx_of(3, 2, 4, "abcdefghABCDEFGH01234567");
+  const mf::IdxImages images = mf::parse_idx_images(content, "file");
+  CHECK(images.rows == 2);
+  CHECK(images.columns == 4);
+  CHECK(images.pixels == Texts{"abcdefgh", "ABCDEFGH", "01234567"});
+
+  const auto refuses = [](const std::string& bad, const char* message) {
+    CHECK_THROWS_WITH_AS(mf::parse_idx_images(bad, "file"), Contains(message), mf::Error);
+  };
+  for (std::size_t size = 0; size < 16; ++size)
+    refuses(content.substr(0, size), "idx: the file ends in its header; file has");
+  for (std::size_t size = 16; size < content.size(); ++size)
+    refuses(content.substr(0, size), "idx: the file is cut off; file declares 3 images of 2 x 4");
+  refuses(content + "x", "too long; file declares 3 images of 2 x 4 pixels, 24 bytes, and has 25");
+  std::string labels = content;
+  labels[3] = 1;
+  refuses(labels, "begins with 0x00000801, images with 0x00000803");
+  refuses("\x1f\x8b" + content, "let only packed ones end in .gz");
+  refuses(idx_of(0, 2, 4, ""), "implausible size; file declares 0 images of 2 x 4");
+  refuses(idx_of(3, 0, 4, ""), "implausible size");
+  refuses(idx_of(3, 2, 0, ""), "implausible size");
+  refuses(idx_of(1, 5000, 5000, ""), "nor an image have more than 16777216 pixels");
+  refuses(idx_of(0xffffffff, 0xffffffff, 0xffffffff, ""), "implausible size");
+  refuses(idx_of(0xffffffff, 4096, 4096, ""), "cut off");
+}
+
+TEST_CASE("corpus: idx is the training images, then the test images, a document each") {
+  const std::string train = idx_of(2, 1, 3, "abcdef"), test = idx_of(1, 1, 3, "ghi");
+  for (const char* name : {"-images-idx3-ubyte", "-images.idx3-ubyte"}) {
+    const TemporaryFolder folder;
+    folder.write(std::string("train") + name, train);
+    folder.write(std::string("t10k") + name, test);
+    folder.write("train-labels-idx1-ubyte", "not read");
+    const Corpus corpus = mf::load_corpus("idx:" + folder.path.string());
+    CHECK(corpus.name == "idx:" + folder.path.string());
+    CHECK(corpus.documents == Texts{"abc", "def", "ghi"});
+    CHECK(corpus.bytes == 9);
+    CHECK(corpus.sha256 == mf::sha256("abcdefghi"));
+    CHECK(corpus.note == "2 + 1 images of 1 x 3 pixels, unknown file");
+  }
+}
+
+TEST_CASE("corpus: idx names what is missing, wrong or of another size") {
+  const TemporaryFolder folder;
+  const std::string source = "idx:" + folder.path.string();
+  const auto refuses = [&](const char* message) {
+    CHECK_THROWS_WITH_AS(mf::load_corpus(source), Contains(message), mf::Error);
+  };
+  CHECK_THROWS_WITH_AS(mf::load_corpus("idx:/no/such"), Contains("no such folder"), mf::Error);
+  CHECK_THROWS_WITH_AS(mf::load_corpus("idx:"), Contains("no such folder"), mf::Error);
+  refuses("has no train-images-idx3-ubyte");
+  folder.write("train-images-idx3-ubyte", idx_of(1, 1, 3, "abc"));
+  refuses("has no t10k-images-idx3-ubyte");
+  folder.write("t10k-images-idx3-ubyte", idx_of(1, 3, 1, "abc"));
+  refuses("differ in size; train 1 x 3, t10k 3 x 1");
+  folder.write("t10k-images-idx3-ubyte", idx_of(2, 1, 3, "abc"));
+  refuses("t10k-images-idx3-ubyte declares 2 images");
+}
+
+TEST_CASE("corpus: packed idx files are unpacked") {
+  using namespace std::string_literals;
+  const TemporaryFolder folder;
+  folder.write(
+      "train-images.idx3-ubyte.gz",
+      "\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x63\x60\xe0\x60\x66\x60\x60\x60\x02\x62\x46\x20"
+      "\x66\x4e\x4c\x4a\x4e\x49\x4d\x03\x00\x7b\x0d\x08\x34\x16\x00\x00\x00"s);
+  folder.write("t10k-images-idx3-ubyte", idx_of(1, 1, 3, "ghi"));
+  const std::string source = "idx:" + folder.path.string();
+  try {
+    CHECK(mf::load_corpus(source).documents == Texts{"abc", "def", "ghi"});
+  } catch (const mf::Error& error) {
+    CHECK_MESSAGE(std::string(error.what()).find("no zlib") != std::string::npos, error.what());
+    MESSAGE("built without zlib: packed images are not tested");
+    return;
+  }
+  folder.write("train-images.idx3-ubyte.gz", idx_of(2, 1, 3, "abcdef"));
+  CHECK_THROWS_WITH_AS(mf::load_corpus(source), Contains("is not gzip"), mf::Error);
+}
+
+TEST_CASE("corpus: fashion-mnist is 60000 and 10000 images, and the split of those fractions") {
+  if (!fs::exists("/usr/share/datasets/fashion-mnist")) {
+    CHECK_THROWS_WITH_AS(mf::load_corpus("fashion-mnist"),
+                         Contains("install the Debian package dataset-fashion-mnist"), mf::Error);
+    MESSAGE("the package dataset-fashion-mnist is not installed: its images are not tested");
+    return;
+  }
+  Corpus corpus;
+  try {
+    corpus = mf::load_corpus("fashion-mnist");
+  } catch (const mf::Error& error) {
+    CHECK_MESSAGE(std::string(error.what()).find("no zlib") != std::string::npos, error.what());
+    MESSAGE("built without zlib: fashion-mnist is not tested");
+    return;
+  }
+  CHECK(corpus.note == "60000 + 10000 images of 28 x 28 pixels, known file: Fashion-MNIST");
+  CHECK(corpus.documents.size() == 70000);
+  CHECK(mf::common_length(corpus.documents) == 784);
+  const mf::Split split = mf::split_corpus(corpus, 0.785714285714, 0.0714285714286);
+  CHECK(split.train.size() == 55000);
+  CHECK(split.valid.size() == 5000);
+  CHECK(std::ranges::equal(split.test, std::span(corpus.documents).last(10000)));
+}
+
 TEST_CASE("corpus: licence comments at the top go, other comments stay") {
   CHECK(mf::without_licence("// a\n\n// Copyright X\n// b\n//\n// WARRANTY\n\n/* doc */\nint a;") ==
         "/* doc */\nint a;");
@@ -189,6 +306,25 @@ TEST_CASE("split: borders are exact and documents are cut at them") {
   CHECK_THROWS_WITH_AS(mf::split_corpus(Corpus{}, 0.9, 0.2), Contains("sum to at most 1"),
                        mf::Error);
   CHECK_THROWS_AS(mf::split_corpus(Corpus{}, -0.1, 0.2), mf::Error);
+}
+
+TEST_CASE("split: documents of one length are cut at the nearest border between them") {
+  const auto sizes = [](std::size_t count, double train, double valid) {
+    const mf::Split split = mf::split_corpus(corpus_of(Texts(count, "1234567")), train, valid);
+    for (const Texts& documents : {split.train, split.valid, split.test})
+      for (const std::string& document : documents) CHECK(document == "1234567");
+    return std::array{split.train.size(), split.valid.size(), split.test.size()};
+  };
+  using Sizes = std::array<std::size_t, 3>;
+  CHECK(sizes(70, 0.785714285714, 0.0714285714286) == Sizes{55, 5, 10});
+  CHECK(sizes(70, 0.786, 0.071) == Sizes{55, 5, 10});
+  CHECK(sizes(10, 0.8, 0.1) == Sizes{8, 1, 1});
+  CHECK(sizes(10, 0.75, 0.25) == Sizes{8, 2, 0});
+  CHECK(sizes(3, 1, 0) == Sizes{3, 0, 0});
+  // A part of less than a document gets its bytes, as from texts of any length.
+  const mf::Split small = mf::split_corpus(corpus_of(Texts(10, "1234567")), 0.9, 0.05);
+  CHECK(joined(small.valid) == "1234");
+  CHECK(joined(small.test) == "567");
 }
 
 TEST_CASE("ngram: closed small cases") {

@@ -12,6 +12,7 @@
 using doctest::Approx;
 using doctest::Contains;
 using mf::make_task;
+using mf::Prediction;
 using mf::RngKey;
 using mf::Segment;
 using mf::Tensor;
@@ -91,6 +92,26 @@ void check_layout(const mf::SyntheticTask& task, const std::vector<Segment>& win
   CHECK(window.front().reset.to_vector<std::uint8_t>() ==
         std::vector<std::uint8_t>(static_cast<std::size_t>(batch), 1));
   CHECK(window.back().scored > 0);
+}
+
+/// A row of a window in next_token form, from the tokens and from the targets behind them.
+Row read_row_by_token(const std::vector<Segment>& window, std::int64_t row) {
+  Row read;
+  read.scored = {mf::kIgnore};
+  for (const Segment& segment : window) {
+    CHECK(!segment.padding.defined());
+    CHECK(!segment.decoder_inputs.defined());
+    const Tokens tokens = row_of(segment.tokens, row);
+    Tokens targets(tokens.size(), mf::kIgnore);
+    if (segment.targets.defined()) targets = row_of(segment.targets, row);
+    REQUIRE(targets.size() == tokens.size());
+    const std::int64_t scored = std::ssize(targets) - std::ranges::count(targets, mf::kIgnore);
+    CHECK(segment.scored == segment.batch() * scored);
+    CHECK(segment.targets.defined() == (scored > 0));
+    read.tokens.insert(read.tokens.end(), tokens.begin(), tokens.end());
+    read.scored.insert(read.scored.end(), targets.begin(), targets.end());
+  }
+  return read;
 }
 
 bool within(std::int64_t count, double expected) {  // five standard deviations, at most
@@ -186,6 +207,69 @@ TEST_CASE("synthetic: remember and rewrite ask for a key's latest value") {
       CHECK(repeated == (rewrite && pairs > 1));
     }
   }
+}
+
+TEST_CASE("synthetic: next_token asks for the answers of next_segment") {
+  const auto next_token = Prediction::next_token;
+  for (const char* name : {"copy", "reverse", "associative"}) {
+    CAPTURE(name);
+    for (const int n : {4, 5, 9}) {
+      const int length = name == std::string("copy") ? 3 * n + 1 : 2 * n + (*name == 'r' ? 1 : 3);
+      for (const std::int64_t segment : {1, 3, 5}) {
+        const auto task = make_task(name, {n, segment}),
+                   by_token = make_task(name, {n, segment, next_token});
+        const auto window = task->window(RngKey{8}, 3), other = by_token->window(RngKey{8}, 3);
+        CHECK(by_token->segments() == (length - 1 + segment - 1) / segment);
+        CHECK(std::ssize(other) == by_token->segments());
+        CHECK(by_token->vocabulary() == task->vocabulary());
+        const auto begin_token = static_cast<std::int32_t>(task->vocabulary() - 1);
+        for (std::int64_t b = 0; b < 3; ++b) {
+          Row expected = read_row(window, b), row = read_row_by_token(other, b);
+          const auto read = static_cast<std::size_t>(length) - 1;  // all but the last token
+          CHECK(part(row.tokens, 0, read) == part(expected.tokens, 0, read));
+          CHECK(std::ranges::count(row.tokens, begin_token) == std::ssize(row.tokens) - length + 1);
+          row.scored.resize(expected.scored.size(), mf::kIgnore);
+          CHECK(row.scored == expected.scored);
+        }
+      }
+    }
+  }
+  for (const char* name : {"remember", "rewrite"}) {
+    for (const int pairs : {1, 7}) {
+      const auto window = make_task(name, {pairs})->window(RngKey{8}, 20);
+      const auto other = make_task(name, {pairs, 4, next_token})->window(RngKey{8}, 20);
+      REQUIRE(other.size() == window.size());
+      for (std::int64_t b = 0; b < 20; ++b) {
+        read_row_by_token(other, b);  // for its checks
+        for (std::size_t t = 0; t < window.size(); ++t)
+          CHECK(row_of(other[t].tokens, b) == row_of(window[t].tokens, b));
+        const std::int32_t value = row_of(window.back().targets, b).at(0);
+        CHECK(row_of(other.back().targets, b) == Tokens{mf::kIgnore, value});
+      }
+      for (std::size_t t = 0; t < window.size(); ++t) CHECK(other[t].reset.defined() == (t == 0));
+    }
+  }
+}
+
+TEST_CASE("synthetic: next_token reads all but the last token, however few") {
+  const auto next_token = Prediction::next_token;
+  const auto copy = make_task("copy", {24, 8, next_token});
+  CHECK(copy->segments() == 9);  // 3 * 24 inputs fill them
+  for (const Segment& segment : copy->window(RngKey{1}, 2))
+    CHECK(std::ranges::count(segment.tokens.to_vector<std::int32_t>(), 9) == 0);
+  CHECK(make_task("reverse", {24, 8, next_token})->segments() == 6);      // 2 * 24 inputs
+  CHECK(make_task("associative", {4, 10, next_token})->segments() == 1);  // 2 * 4 + 2 inputs
+  CHECK(make_task("associative", {4, 9, next_token})->segments() == 2);
+
+  const auto least = make_task("copy", {1, 5, next_token});
+  CHECK(least->min_difficulty() == 1);
+  const auto window = least->window(RngKey{1}, 1);
+  REQUIRE(window.size() == 1);
+  const Tokens tokens = row_of(window[0].tokens, 0);
+  const std::int32_t symbol = tokens[0], no = mf::kIgnore;
+  CHECK(tokens == Tokens{symbol, 8, symbol, 9, 9});
+  CHECK(row_of(window[0].targets, 0) == Tokens{no, symbol, symbol, no, no});
+  CHECK(window[0].scored == 2);
 }
 
 TEST_CASE("synthetic: keys, values and queries are roughly uniform") {

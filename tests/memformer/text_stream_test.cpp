@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string>
 
@@ -10,6 +11,7 @@
 #include "tensor/random.h"
 
 using doctest::Contains;
+using mf::Prediction;
 using mf::Segment;
 using mf::Tensor;
 using mf::TextStream;
@@ -110,6 +112,48 @@ void read_step(const Segment& segment, std::int64_t row, const TextStreamOptions
   piece += mf::decode_bytes(scored);
 }
 
+/// Bytes of a document by their place in it.
+using Places = std::map<std::int64_t, std::int32_t>;
+
+/// The scored bytes of each document, row after row, in one epoch of a stream that does not wrap.
+std::vector<Places> scored_places(TextStream stream, const TextStreamOptions& options) {
+  const std::int64_t L = options.segment_length;
+  const std::int64_t ahead = mf::target_offset(options.prediction, L);
+  std::vector<std::vector<Places>> rows(std::size_t(options.batch));
+  std::vector<std::int64_t> read(rows.size());
+  std::int64_t scored = 0;
+  while (const std::optional<Segment> segment = stream.next()) {
+    scored += segment->scored;
+    for (std::size_t row = 0; row < rows.size(); ++row) {
+      if (resets(*segment, std::int64_t(row))) {
+        rows[row].emplace_back();
+        read[row] = options.score_first_segment ? -ahead : 0;
+      }
+      const Tokens targets = row_of(segment->targets, std::int64_t(row));
+      for (std::int64_t n = 0; n < L; ++n) {
+        const std::int32_t target = targets[std::size_t(n)];
+        if (target != mf::kIgnore) rows[row].back()[read[row] + n + ahead] = target;
+      }
+      read[row] += L;
+    }
+  }
+  CHECK(scored == stream.scored_bytes_per_epoch());
+  std::vector<Places> places;
+  for (const std::vector<Places>& row : rows) places.insert(places.end(), row.begin(), row.end());
+  return places;
+}
+
+/// How many documents start in each row in one epoch of a stream that does not wrap.
+std::vector<int> documents_of_rows(TextStream stream, std::int64_t batch) {
+  std::vector<int> documents(std::size_t(batch), 0);
+  while (const std::optional<Segment> segment = stream.next())
+    for (std::int64_t row = 0; row < batch; ++row)
+      documents[std::size_t(row)] += resets(*segment, row);
+  return documents;
+}
+
+constexpr Prediction kPredictions[] = {Prediction::next_segment, Prediction::next_token};
+
 }  // namespace
 
 TEST_SUITE_BEGIN("memformer");
@@ -142,6 +186,113 @@ TEST_CASE("text_stream: one epoch reads every document exactly, and resets where
   }
 }
 
+TEST_CASE("text_stream: next_token scores the bytes of next_segment, each behind its token") {
+  for (std::uint64_t trial = 0; trial < 60; ++trial) {
+    CAPTURE(trial);
+    const mf::RngKey key = mf::RngKey{9}.at(trial);
+    TextStreamOptions options{.batch = 1 + std::int64_t(key.below(4, 0)),
+                              .segment_length = 1 + std::int64_t(key.below(9, 1)),
+                              .score_first_segment = trial % 2 == 1,
+                              .wrap = false};
+    const Texts documents = random_documents(key, 10 + key.below(12, 2), 200);
+    std::vector<Places> expected;
+    for (const std::string& piece : expected_pieces(documents, options)) {
+      expected.emplace_back();
+      const Tokens tokens = mf::encode_bytes(piece);
+      for (std::size_t i = options.score_first_segment ? 0 : std::size_t(options.segment_length);
+           i < tokens.size(); ++i)
+        expected.back()[std::int64_t(i)] = tokens[i];
+    }
+    CHECK(scored_places(TextStream(documents, options), options) == expected);
+
+    options.prediction = Prediction::next_token;
+    TextStream stream(documents, options);
+    CHECK(scored_places(stream, options) == expected);
+
+    // What is read, put together again: all but each document's last byte, and nothing behind it.
+    std::vector<Texts> rows(std::size_t(options.batch));
+    std::int64_t steps = 0;
+    while (const std::optional<Segment> segment = stream.next()) {
+      ++steps;
+      CHECK(!segment->decoder_inputs.defined());
+      CHECK(!segment->padding.defined());
+      for (std::int64_t row = 0; row < options.batch; ++row) {
+        Texts& pieces = rows[std::size_t(row)];
+        Tokens tokens = row_of(segment->tokens, row);
+        const bool first = resets(*segment, row);
+        if (first) pieces.emplace_back();
+        if (first && options.score_first_segment) {
+          CHECK(tokens.front() == mf::kBeginToken);
+          tokens.erase(tokens.begin());
+        }
+        const std::string read = mf::decode_bytes(tokens);
+        CHECK(mf::encode_bytes(read) ==
+              Tokens(tokens.begin(), std::ranges::find(tokens, mf::kBeginToken)));
+        pieces.back() += read;
+      }
+    }
+    Texts pieces, read = expected_pieces(documents, options);
+    for (const Texts& row : rows) pieces.insert(pieces.end(), row.begin(), row.end());
+    for (std::string& piece : read) piece.pop_back();
+    CHECK(pieces == read);
+    CHECK(steps == stream.steps_per_epoch());
+    CHECK(stream.epochs() == 1);
+  }
+}
+
+TEST_CASE("text_stream: next_token in a small case") {
+  const std::int32_t B = mf::kBeginToken, no = mf::kIgnore;
+  const Texts documents = {"abcdefgh", "xyz", "stuv"};
+  TextStreamOptions options{.segment_length = 3, .prediction = Prediction::next_token};
+  TextStream unscored(documents, options);
+  REQUIRE(unscored.steps_per_epoch() == 4);  // "xyz" has one segment only
+  const std::pair<Tokens, Tokens> expected[] = {
+      {{'a', 'b', 'c'}, {no, no, 'd'}},
+      {{'d', 'e', 'f'}, {'e', 'f', 'g'}},
+      {{'g', B, B}, {'h', no, no}},
+      {{'s', 't', 'u'}, {no, no, 'v'}},
+  };
+  for (const auto& [tokens, targets] : expected) {
+    const Segment segment = *unscored.next();
+    CHECK(row_of(segment.tokens, 0) == tokens);
+    CHECK(row_of(segment.targets, 0) == targets);
+    CHECK(resets(segment, 0) == (tokens[0] == 'a' || tokens[0] == 's'));
+  }
+  options.score_first_segment = true;
+  TextStream scored(documents, options);
+  const std::pair<Tokens, Tokens> with_first[] = {
+      {{B, 'a', 'b'}, {'a', 'b', 'c'}}, {{'c', 'd', 'e'}, {'d', 'e', 'f'}},
+      {{'f', 'g', B}, {'g', 'h', no}},  {{B, 'x', 'y'}, {'x', 'y', 'z'}},
+      {{B, 's', 't'}, {'s', 't', 'u'}}, {{'u', B, B}, {'v', no, no}},
+  };
+  REQUIRE(scored.steps_per_epoch() == 6);
+  for (const auto& [tokens, targets] : with_first) {
+    const Segment segment = *scored.next();
+    CHECK(row_of(segment.tokens, 0) == tokens);
+    CHECK(row_of(segment.targets, 0) == targets);
+    CHECK(resets(segment, 0) == (tokens[0] == B));
+  }
+}
+
+TEST_CASE("text_stream: documents of one length are not cut by shares") {
+  for (const Prediction prediction : kPredictions) {
+    const TextStreamOptions options{
+        .batch = 4, .segment_length = 3, .prediction = prediction, .wrap = false};
+    TextStream stream(Texts(10, "1234567"), options);
+    CHECK(documents_of_rows(stream, 4) == std::vector{2, 3, 2, 3});
+    CHECK(stream.scored_bytes_per_epoch() == 10 * 4);
+    // Unless there are fewer than rows: the shares are then of 7 bytes.
+    TextStream few(Texts(2, "0123456789abcd"), options);
+    CHECK(documents_of_rows(few, 4) == std::vector{1, 1, 1, 1});
+    CHECK(few.scored_bytes_per_epoch() == 4 * 4);
+    // Or lengths differ: the shares are of 17 or 18 bytes.
+    Texts unequal(10, "1234567");
+    unequal.back().pop_back();
+    CHECK(TextStream(unequal, options).scored_bytes_per_epoch() ==
+          2 * 4 + (1 + 4 + 3) + 2 * 4 + (2 + 4 + 3));
+  }
+}
+
 TEST_CASE("text_stream: with first segments scored every byte counts once") {
   const Texts documents = {"a", "bc", "defghijk", "", "lmnopqrstuvwxyz"};
   TextStream stream(documents, {.batch = 1, .segment_length = 4, .score_first_segment = true});
@@ -152,32 +303,38 @@ TEST_CASE("text_stream: with first segments scored every byte counts once") {
 
 TEST_CASE("text_stream: in training a row starts its share again and resets") {
   const Texts documents = random_documents(mf::RngKey{3}, 5, 40);
-  TextStream stream(documents, {.batch = 1, .segment_length = 4});
-  const std::int64_t steps = stream.steps_per_epoch();
-  std::vector<Segment> first;
-  for (std::int64_t i = 0; i < steps; ++i) first.push_back(*stream.next());
-  CHECK(stream.epochs() == 1);
-  CHECK(resets(first.front(), 0));
-  for (int epoch = 0; epoch < 2; ++epoch)
-    for (const Segment& segment : first) CHECK(same(segment, *stream.next()));
-  CHECK(stream.epochs() == 3);
+  for (const Prediction prediction : kPredictions) {
+    TextStream stream(documents, {.batch = 1, .segment_length = 4, .prediction = prediction});
+    const std::int64_t steps = stream.steps_per_epoch();
+    std::vector<Segment> first;
+    for (std::int64_t i = 0; i < steps; ++i) first.push_back(*stream.next());
+    CHECK(stream.epochs() == 1);
+    CHECK(resets(first.front(), 0));
+    for (int epoch = 0; epoch < 2; ++epoch)
+      for (const Segment& segment : first) CHECK(same(segment, *stream.next()));
+    CHECK(stream.epochs() == 3);
+  }
 }
 
 TEST_CASE("text_stream: a position continues exactly") {
   const Texts documents = random_documents(mf::RngKey{5}, 9, 90);
   for (const bool score_first : {false, true}) {
-    const TextStreamOptions options{
-        .batch = 2, .segment_length = 5, .score_first_segment = score_first};
-    TextStream stream(documents, options);
-    for (int taken = 0; taken < 60; ++taken) {
-      TextStream resumed(documents, options);
-      resumed.seek(stream.position());
-      CHECK(resumed.position() == stream.position());
-      const double epochs = stream.epochs();
-      CHECK(resumed.epochs() == epochs);
-      TextStream original = stream;
-      for (int i = 0; i < 5; ++i) CHECK(same(*resumed.next(), *original.next()));
-      stream.next();
+    for (const Prediction prediction : kPredictions) {
+      const TextStreamOptions options{.batch = 2,
+                                      .segment_length = 5,
+                                      .prediction = prediction,
+                                      .score_first_segment = score_first};
+      TextStream stream(documents, options);
+      for (int taken = 0; taken < 60; ++taken) {
+        TextStream resumed(documents, options);
+        resumed.seek(stream.position());
+        CHECK(resumed.position() == stream.position());
+        const double epochs = stream.epochs();
+        CHECK(resumed.epochs() == epochs);
+        TextStream original = stream;
+        for (int i = 0; i < 5; ++i) CHECK(same(*resumed.next(), *original.next()));
+        stream.next();
+      }
     }
   }
 }
@@ -215,6 +372,10 @@ TEST_CASE("text_stream: errors name the sizes") {
   TextStream stream(documents, {.batch = 1, .segment_length = 2});
   TextStream other(documents, {.batch = 2, .segment_length = 2});
   CHECK_THROWS_WITH_AS(stream.seek(other.position()), Contains("is another stream's"), mf::Error);
+  const TextStream by_token(
+      documents, {.batch = 1, .segment_length = 2, .prediction = Prediction::next_token});
+  CHECK_THROWS_WITH_AS(stream.seek(by_token.position()), Contains("is another stream's"),
+                       mf::Error);
   CHECK_THROWS_WITH_AS(stream.seek({}), Contains("is another stream's"), mf::Error);
 }
 

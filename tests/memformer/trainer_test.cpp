@@ -617,31 +617,41 @@ EvaluateOptions one_row() {
 }  // namespace
 
 TEST_CASE("evaluate: one row is the plain loop over a document's segments") {
-  const Memformer model = small_model();
+  // Of the Memformers only one without decoder has an output for every token it reads.
+  ModelConfig without_decoder = small_config("").model;
+  without_decoder.architecture = Architecture::encoder_only;
   for (const bool score_first : {false, true}) {
-    EvaluateOptions options = one_row();
-    options.score_first_segment = score_first;
-    double loss = 0.0;
-    std::int64_t scored = 0;
-    for (const std::string& document : kDocuments) {
-      TextStream stream(
-          std::vector{document},
-          {.batch = 1, .segment_length = 8, .score_first_segment = score_first, .wrap = false});
-      LiveState state = constants_of(model.initial_state(1));
-      while (const auto segment = stream.next()) {
-        Tape off = Tape::off();
-        const StepResult step = model.step(Pass{off, {}, Mode::eval, {}}, *segment, state);
-        loss += step.loss.value.item();
-        scored += segment->scored;
-        state = step.next;
+    for (const Prediction prediction : {Prediction::next_segment, Prediction::next_token}) {
+      const Memformer model = prediction == Prediction::next_segment
+                                  ? small_model()
+                                  : Memformer(without_decoder, RngKey{5});
+      EvaluateOptions options = one_row();
+      options.prediction = prediction;
+      options.score_first_segment = score_first;
+      double loss = 0.0;
+      std::int64_t scored = 0;
+      for (const std::string& document : kDocuments) {
+        TextStream stream(std::vector{document}, {.batch = 1,
+                                                  .segment_length = 8,
+                                                  .prediction = prediction,
+                                                  .score_first_segment = score_first,
+                                                  .wrap = false});
+        LiveState state = constants_of(model.initial_state(1));
+        while (const auto segment = stream.next()) {
+          Tape off = Tape::off();
+          const StepResult step = model.step(Pass{off, {}, Mode::eval, {}}, *segment, state);
+          loss += step.loss.value.item();
+          scored += segment->scored;
+          state = step.next;
+        }
       }
+      const Evaluation result = evaluate(model, kDocuments, options);
+      CHECK(result.scored == scored);
+      CHECK(result.scored == (203 + 64 + 150) - (score_first ? 0 : 3 * 8));
+      CHECK(result.loss_sum == loss);
+      CHECK(result.bits_per_byte() ==
+            doctest::Approx(loss / static_cast<double>(scored) / std::numbers::ln2));
     }
-    const Evaluation result = evaluate(model, kDocuments, options);
-    CHECK(result.scored == scored);
-    CHECK(result.scored == (203 + 64 + 150) - (score_first ? 0 : 3 * 8));
-    CHECK(result.loss_sum == loss);
-    CHECK(result.bits_per_byte() ==
-          doctest::Approx(loss / static_cast<double>(scored) / std::numbers::ln2));
   }
 }
 
@@ -674,6 +684,16 @@ TEST_CASE("evaluate: max_bytes reads the head of the text, across documents") {
   CHECK(of_head(203) == of({kDocuments[0]}));
   CHECK(of_head(240) == of({kDocuments[0], kDocuments[1].substr(0, 37)}));
   CHECK(of_head(100000) == of(kDocuments));
+}
+
+TEST_CASE("evaluate: max_bytes reads whole documents where all have one length") {
+  const Memformer model = small_model();
+  const std::vector<std::string> images{text_of(20, 2), text_of(20, 3), text_of(20, 4)};
+  EvaluateOptions options = one_row();
+  for (const auto& [max_bytes, scored] : {std::pair{0, 36}, {59, 24}, {40, 24}, {19, 11}}) {
+    options.max_bytes = max_bytes;
+    CHECK(evaluate(model, images, options).scored == scored);
+  }
 }
 
 TEST_CASE("evaluate: rows are shares of the text, read at the same time") {
