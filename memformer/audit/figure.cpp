@@ -23,10 +23,10 @@ constexpr int kColours = 6;         // classes c0 .. c5 of the page
 std::string opened(double width, double height, const std::string& title,
                    const std::string& words) {
   return fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" "
-      "style=\"aspect-ratio:{:.0f}/{:.0f}\"><title>{}</title><desc>{}</desc>\n"
-      "<text class=\"title\" x=\"{:.1f}\" y=\"20\">{}</text>\n",
-      width, height, width, height, escaped(title), escaped(words), 8.0, escaped(title));
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" "
+      "viewBox=\"0 0 {0:.0f} {1:.0f}\" role=\"img\" style=\"aspect-ratio:{0:.0f}/{1:.0f}\">"
+      "<title>{2}</title><desc>{3}</desc>\n<text class=\"title\" x=\"8.0\" y=\"20\">{2}</text>\n",
+      width, height, escaped(title), escaped(words));
 }
 
 std::string text_at(double x, double y, const std::string& text, const char* anchor = "middle") {
@@ -42,7 +42,10 @@ std::string upright_text(double x, double y, const std::string& text) {
 }
 
 /// A number with as few digits as tell it apart.
-std::string short_number(double value) { return fmt::format("{:.4g}", value); }
+std::string short_number(double value) {
+  const bool count = value == std::floor(value) && std::abs(value) < 1e6;
+  return count ? fmt::format("{:.0f}", value) : fmt::format("{:.4g}", value);
+}
 
 /// One direction of a chart: values to pixels, and where the ticks stand.
 class Axis {
@@ -74,6 +77,13 @@ class Axis {
           if (const double tick = factor * power;
               tick >= std::exp2(low_) && tick <= std::exp2(high_))
             values.push_back(tick);
+      // Too close to each other: the powers alone.
+      if (values.size() > 12)
+        std::erase_if(values, [](double tick) {
+          const double power = std::log10(tick);
+          return std::abs(power - std::round(power)) > 1e-9;
+        });
+      if (values.size() < 2) values = {std::exp2(low_), std::exp2(high_)};
       return values;
     }
     if (logarithmic_) {
@@ -112,7 +122,7 @@ std::string frame(const Axis& x, const Axis& y, const std::string& x_label,
                   const std::string& y_label, bool y_is_bytes) {
   std::string svg;
   const double bottom = kHeight - kBottom, right = kWidth - kRight;
-  for (const double tick : y.ticks(y_is_bytes)) {
+  for (const double tick : y.ticks(true)) {
     svg += fmt::format("<path class=\"grid\" d=\"M{:.1f} {:.1f}H{:.1f}\"/>\n", kLeft, y.at(tick),
                        right);
     svg += text_at(kLeft - 8.0, y.at(tick) + 4.0, y_text(tick, y_is_bytes), "end");
@@ -198,7 +208,7 @@ std::string escaped(std::string_view text) {
 
 Figure line_chart(const LineChart& chart, std::string caption) {
   double x_low = std::numeric_limits<double>::infinity(), x_high = -x_low;
-  double y_low = chart.log_y ? x_low : 0.0, y_high = -std::numeric_limits<double>::infinity();
+  double y_low = chart.log_y ? x_low : 0.0, y_high = -x_low, lowest = x_low;
   std::string words;
   for (const Series& series : chart.series) {
     check(!series.points.empty(), "line_chart: the series '{}' has no points", series.name);
@@ -210,6 +220,7 @@ Figure line_chart(const LineChart& chart, std::string caption) {
       x_low = std::min(x_low, x);
       x_high = std::max(x_high, x);
       y_low = std::min(y_low, y);
+      lowest = std::min(lowest, y);
       y_high = std::max(y_high, y);
     }
     words += fmt::format("{}: {} at {} to {} at {}. ", series.name,
@@ -219,6 +230,11 @@ Figure line_chart(const LineChart& chart, std::string caption) {
                          short_number(series.points.back().first));
   }
   const Axis x(x_low, x_high, chart.log_x, kLeft, kWidth - kRight);
+  if (!chart.y_from_zero && !chart.log_y && y_high > lowest) {
+    const double margin = 0.08 * (y_high - lowest);
+    y_low = lowest - margin;
+    y_high += margin;
+  }
   const Axis y(y_low, y_high, chart.log_y, kHeight - kBottom, kTop);
   std::string svg = opened(kWidth, kHeight, chart.title, words);
   svg += frame(x, y, chart.x_label, chart.y_label, chart.y_is_bytes);

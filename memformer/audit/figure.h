@@ -26,13 +26,14 @@ struct Series {
 
 /// Lines with markers over one x axis. On a logarithmic axis all values must be positive.
 struct LineChart {
-  std::string title;        ///< above the picture, and its name for screen readers
-  std::string x_label;      ///< below the axis
-  std::string y_label;      ///< beside the axis
-  bool log_x = false;       ///< ticks at powers of two
-  bool log_y = false;       ///< ticks at powers of two, for bytes at 1, 2 and 5 times powers of ten
-  bool y_is_bytes = false;  ///< ticks such as "4 MB"
+  std::string title;           ///< above the picture, and its name for screen readers
+  std::string x_label;         ///< below the axis
+  std::string y_label;         ///< beside the axis
+  bool log_x = false;          ///< ticks at powers of two
+  bool log_y = false;          ///< ticks at 1, 2 and 5 times powers of ten, or at the powers alone
+  bool y_is_bytes = false;     ///< ticks such as "4 MB"
   std::vector<Series> series;  ///< each with at least one point
+  bool y_from_zero = true;     ///< false: the axis is cut to the points; they are close together
 };
 /// Throws Error for a series without points and for what a logarithmic axis cannot show.
 Figure line_chart(const LineChart& chart, std::string caption);

@@ -10,15 +10,33 @@
 namespace mf {
 namespace {
 
-// Everything that a page looks like. Colours are those of Okabe and Ito, which most eyes tell
-// apart.
-constexpr const char* kStyle = R"(
+// Colours are those of Okabe and Ito, which most eyes tell apart.
+constexpr const char* kColours = R"(
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --soft: #5c5c5c; --rule: #d4d4d4;
   --shade: #f4f4f2; --good: #00664a; --bad: #a11d00; --c0: #0072b2; --c1: #d55e00; --c2: #009e73;
   --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #161616; --soft: #a8a8a8;
   --rule: #444; --shade: #222; --good: #4fd1a5; --bad: #ff8f73; --c0: #4aa8e0; --c1: #f08040;
   --c3: #e0a0c4; } }
+)";
+
+// What a picture looks like, on a page or alone.
+constexpr const char* kFigureStyle = R"(
+svg text { font: 13px system-ui, sans-serif; fill: var(--ink); }
+text.title { font-weight: 600; }
+.grid { stroke: var(--rule); fill: none; }
+.axis { stroke: var(--soft); fill: none; }
+.line { fill: none; stroke-width: 2; }
+.line.c0 { stroke: var(--c0); } .line.c1 { stroke: var(--c1); } .line.c2 { stroke: var(--c2); }
+.line.c3 { stroke: var(--c3); } .line.c4 { stroke: var(--c4); } .line.c5 { stroke: var(--c5); }
+.fill.c0 { fill: var(--c0); } .fill.c1 { fill: var(--c1); } .fill.c2 { fill: var(--c2); }
+.fill.c3 { fill: var(--c3); } .fill.c4 { fill: var(--c4); } .fill.c5 { fill: var(--c5); }
+.area { fill-opacity: .85; }
+.cell { fill: var(--c0); }
+)";
+
+// The rest of a page.
+constexpr const char* kPageStyle = R"(
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.2rem; max-width: 68rem; color: var(--ink);
   background: var(--paper); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -39,17 +57,6 @@ th.left, td.left { text-align: left; white-space: normal; min-width: 6rem; }
 figure { margin: 1.4rem 0; }
 figcaption { color: var(--soft); font-size: .9rem; }
 svg { display: block; width: 100%; min-width: 40rem; max-width: 60rem; height: auto; }
-svg text { font: 13px system-ui, sans-serif; fill: var(--ink); }
-svg text.title { font-weight: 600; }
-.grid { stroke: var(--rule); fill: none; }
-.axis { stroke: var(--soft); fill: none; }
-.line { fill: none; stroke-width: 2; }
-.line.c0 { stroke: var(--c0); } .line.c1 { stroke: var(--c1); } .line.c2 { stroke: var(--c2); }
-.line.c3 { stroke: var(--c3); } .line.c4 { stroke: var(--c4); } .line.c5 { stroke: var(--c5); }
-.fill.c0 { fill: var(--c0); } .fill.c1 { fill: var(--c1); } .fill.c2 { fill: var(--c2); }
-.fill.c3 { fill: var(--c3); } .fill.c4 { fill: var(--c4); } .fill.c5 { fill: var(--c5); }
-.area { fill-opacity: .85; }
-.cell { fill: var(--c0); }
 .graph > polygon { fill: none; stroke: none; }
 .graph .node :is(path, polygon, ellipse) { fill: var(--shade); stroke: var(--soft); }
 .graph .node.unvisited :is(path, polygon, ellipse) { fill: none; stroke-dasharray: 4 3; }
@@ -228,6 +235,15 @@ std::string readable_bytes(std::int64_t bytes) {
   return fmt::format("{:.1f} {}", value, unit);
 }
 
+std::string svg_file_of(const Figure& figure) {
+  const std::size_t inside = figure.svg.find('>') + 1;
+  // The picture's own background: what surrounds it need not follow light and dark as it does.
+  return figure.svg.substr(0, inside) +
+         fmt::format("\n<style>{}svg {{ background: var(--paper); }}{}</style>\n", kColours,
+                     kFigureStyle) +
+         figure.svg.substr(inside);
+}
+
 std::string text_of(const Table& table) {
   require_rectangular(table);
   std::vector<std::size_t> widths;
@@ -326,11 +342,11 @@ std::string Report::html() const {
       "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
       "<link rel=\"icon\" href=\"data:,\">\n"  // or browsers ask for one
-      "<title>{}</title>\n<style>{}</style></head>\n<body>\n<h1>{}</h1>\n<p "
+      "<title>{}</title>\n<style>{}{}{}</style></head>\n<body>\n<h1>{}</h1>\n<p "
       "class=\"claim\">{}</p>\n"
       "<p class=\"verdict{}\">{}</p>\n",
-      escaped(title_), kStyle, escaped(title_), escaped(claim_), holds_ ? " holds" : "",
-      escaped(verdict_));
+      escaped(title_), kColours, kFigureStyle, kPageStyle, escaped(title_), escaped(claim_),
+      holds_ ? " holds" : "", escaped(verdict_));
   bool stepped = false, folded = false;
   for (const Block& block : blocks_)
     std::visit(

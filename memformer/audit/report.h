@@ -118,6 +118,9 @@ Table unfolded(const TreeTable& tree);
 /// A table as HTML.
 std::string html_of(const Table& table, const std::string& caption = "");
 
+/// A picture as a file of its own, which follows light and dark wherever it is shown.
+std::string svg_file_of(const Figure& figure);
+
 /// "1.5 MB", "532 B".
 std::string readable_bytes(std::int64_t bytes);
 

@@ -110,6 +110,29 @@ TEST_CASE("figure: points stand where their values say") {
   CHECK(y[0] > y[2]);  // up is more
 }
 
+TEST_CASE("figure: an axis that is cut to its points tells them apart") {
+  LineChart chart{"t", "x", "y", false, false, false, {{"s", {{0, 2.50}, {1, 2.54}}}}};
+  CHECK(line_chart(chart, "").svg.find(">2.52</text>") == std::string::npos);
+  chart.y_from_zero = false;
+  CHECK(line_chart(chart, "").svg.find(">2.52</text>") != std::string::npos);
+}
+
+TEST_CASE("figure: ticks of a long logarithmic axis are powers of ten") {
+  const Figure figure =
+      line_chart({"t", "x", "y", false, true, false, {{"s", {{0, 1}, {1, 9e6}}}}}, "");
+  CHECK(figure.svg.find(">100000</text>") != std::string::npos);
+  CHECK(figure.svg.find(">200000</text>") == std::string::npos);
+}
+
+TEST_CASE("figure: a file of its own has its size, its colours and those of the dark") {
+  const std::string svg = svg_file_of(line_chart(
+      {"t", "x", "y", false, false, false, {{"s", {{0, 1}, {1, 3}}}}}, "the page's caption"));
+  CHECK(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"380\""));
+  for (const char* piece :
+       {"\n<style>", "prefers-color-scheme: dark", ".line.c0", "</style>\n<title>"})
+    CHECK_MESSAGE(svg.find(piece) != svg.npos, piece);
+}
+
 TEST_CASE("figure: what cannot be drawn is refused") {
   CHECK_THROWS_WITH_AS(
       line_chart({"t", "x", "y", true, false, false, {{"s", {{0, 1}, {1, 1}}}}}, ""),
