@@ -29,7 +29,9 @@ MultiplyAdds multiply_adds(const CompressiveConfig& c) {
 }
 
 CompressiveTransformer::CompressiveTransformer(const CompressiveConfig& config, RngKey key)
-    : TokenModel((validate(config), config), key), config_(config), stack_(config, key) {
+    : TokenModel((validate(config), config), key),
+      config_(config),
+      stack_(config, config.compressed + config.cache + config.segment, key) {
   if (!config.mean_pooling && config.compressed > 0)
     for (std::int64_t l = 0; l < config.layers; ++l)
       compressors_.emplace_back(config.rate * config.width, config.width, true,

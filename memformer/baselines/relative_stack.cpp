@@ -14,15 +14,15 @@ namespace {
 Tensor distance_sinusoids(std::int64_t rows, std::int64_t width, DType dtype) {
   std::vector<double> table(static_cast<std::size_t>(rows * width));
   const std::int64_t half = width / 2;
-  for (std::int64_t delta = 0; delta < rows; ++delta)
-    for (std::int64_t i = 0; i < width; ++i) {
-      const std::int64_t wave = i < half ? i : i - half;
-      const double angle =
-          static_cast<double>(delta) /
-          std::pow(10000.0, 2.0 * static_cast<double>(wave) / static_cast<double>(width));
-      table[static_cast<std::size_t>(delta * width + i)] =
-          i < half ? std::sin(angle) : std::cos(angle);
+  for (std::int64_t i = 0; i < half; ++i) {
+    const double slowness =
+        std::pow(10000.0, 2.0 * static_cast<double>(i) / static_cast<double>(width));
+    for (std::int64_t delta = 0; delta < rows; ++delta) {
+      const double angle = static_cast<double>(delta) / slowness;
+      table[static_cast<std::size_t>(delta * width + i)] = std::sin(angle);
+      table[static_cast<std::size_t>(delta * width + half + i)] = std::cos(angle);
     }
+  }
   return from_host(table, {rows, width}).to(dtype);
 }
 
@@ -131,11 +131,12 @@ Var RelativeLayer::content_attention(const Var& x, const Var& rows, const Tensor
           .out);
 }
 
-RelativeStack::RelativeStack(const RelativeStackConfig& c, RngKey key)
+RelativeStack::RelativeStack(const RelativeStackConfig& c, std::int64_t rows, RngKey key)
     : content_bias(normal_parameter({c.heads, c.features_per_head()}, 0.02, key.at("content_bias"),
                                     c.dtype)),
       position_bias(normal_parameter({c.heads, c.features_per_head()}, 0.02,
-                                     key.at("position_bias"), c.dtype)) {
+                                     key.at("position_bias"), c.dtype)),
+      sinusoids(distance_sinusoids(rows, c.width, c.dtype)) {
   for (std::int64_t i = 0; i < c.layers; ++i)
     layers.emplace_back(c, key.at("layers").at(static_cast<std::uint64_t>(i)));
   if (c.pre_norm) norm.emplace(c.width, c.norm_epsilon, c.dtype);
@@ -150,12 +151,11 @@ RelativeScope RelativeStack::scope(const Pass& pass, std::int64_t queries, std::
   for (std::int64_t i = 0; i < queries; ++i)
     for (std::int64_t j = 0; j < keys; ++j)
       distance.push_back(static_cast<std::int32_t>(std::max<std::int64_t>(i + memory - j, 0)));
-  const auto width = layers.front().query.weight.value().size(0);
   const auto per_head = [&](const Parameter& bias) {
     return reshape(pass.tape.param(bias), {u.size(0), 1, u.size(1)});
   };
   RelativeScope scope;
-  scope.sinusoids = constant(distance_sinusoids(keys, width, u.dtype()).to(u.device()));
+  scope.sinusoids = constant(sinusoids.slice(0, 0, keys).to(u.device()));
   scope.distance = from_host(distance, {queries, keys}, u.device());
   scope.mask = mask;
   scope.causal = causal;

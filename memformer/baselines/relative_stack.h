@@ -102,9 +102,10 @@ struct RelativeStack {
   Parameter content_bias, position_bias;  ///< u, w [H, dh]
   std::vector<RelativeLayer> layers;      ///< from the tokens up
   std::optional<LayerNorm> norm;          ///< of the last layer's result; with pre_norm
+  Tensor sinusoids;                       ///< R [rows, width]: all sines of a row, then all cosines
 
-  /// With the sizes and switches of `config`.
-  RelativeStack(const RelativeStackConfig& config, RngKey key);
+  /// With the sizes and switches of `config`, for at most `rows` keys.
+  RelativeStack(const RelativeStackConfig& config, std::int64_t rows, RngKey key);
   /// For `queries` rows behind `memory` others. A key behind its query, where the mask allows one,
   /// has distance 0.
   RelativeScope scope(const Pass& pass, std::int64_t queries, std::int64_t memory,

@@ -18,7 +18,7 @@ MultiplyAdds multiply_adds(const RmtConfig& c) {
 
 RecurrentMemoryTransformer::RecurrentMemoryTransformer(const RmtConfig& config, RngKey key)
     : TokenModel((validate(config), config), key),
-      stack_(config, key),
+      stack_(config, config.segment + 2 * config.memory, key),
       memory_(config.memory),
       write_(config.write) {
   if (memory_ > 0)

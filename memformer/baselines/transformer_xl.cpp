@@ -18,7 +18,9 @@ MultiplyAdds multiply_adds(const TransformerXlConfig& c) {
 }
 
 TransformerXl::TransformerXl(const TransformerXlConfig& config, RngKey key)
-    : TokenModel((validate(config), config), key), stack_(config, key), cache_(config.cache) {
+    : TokenModel((validate(config), config), key),
+      stack_(config, config.cache + config.segment, key),
+      cache_(config.cache) {
   mf::parameters(*this);  // gives each parameter its path as its name
 }
 
