@@ -64,11 +64,8 @@ StepResult TokenModel::step(const Pass& pass, const Segment& segment,
   result.auxiliary = reading.auxiliary;
   result.next = std::move(reading.next);
   if (!segment.targets.defined()) return result;
-  const Var& x = reading.hidden;
-  const Var rows = reshape(contiguous(x), {x.size(0) * x.size(1), x.size(2)});
-  const Var scores =
-      add(matmul(rows, transpose(pass.tape.param(tokens_.weight))), pass.tape.param(output_bias_));
-  result.outputs = reshape(scores, {x.size(0), x.size(1), scores.size(1)});
+  result.outputs = linear(contiguous(reading.hidden), transpose(pass.tape.param(tokens_.weight)),
+                          pass.tape.param(output_bias_));
   CrossEntropyOptions options;
   options.ignore_index = kIgnore;
   options.reduction = CrossEntropyOptions::Reduction::sum;
