@@ -8,8 +8,8 @@ namespace mf {
 struct CompressiveConfig : RelativeStackConfig {
   using Model = class CompressiveTransformer;          ///< what it describes
   static constexpr const char* kName = "compressive";  ///< model.name
-  std::int64_t cache = 32;       ///< n_m: rows that each layer remembers as they are
-  std::int64_t compressed = 32;  ///< n_c: rows that each layer remembers compressed; 0: none
+  std::int64_t cache = 64;       ///< n_m: rows that each layer remembers as they are
+  std::int64_t compressed = 64;  ///< n_c: rows that each layer remembers compressed; 0: none
   std::int64_t rate = 4;         ///< c: rows that become one; divides segment and cache
   bool mean_pooling = false;     ///< compress by the mean; else by a learned convolution
   double reconstruction = 1.0;   ///< weight of the auxiliary loss; 0: none

@@ -306,6 +306,44 @@ std::map<std::string, Json> defaults() {
   return keys;
 }
 
+bool same_value(const Json& value, const std::string& text) {
+  if (value.is_string()) return value.get<std::string>() == text;
+  return Json::parse(text, nullptr, false) == value;
+}
+
+/// The keys of the part "model" of every baseline with their defaults; equal keys have equal ones.
+std::map<std::string, Json> baseline_defaults() {
+  std::map<std::string, Json> keys;
+  for (const std::string& model : baseline_names()) {
+    RunConfig config;
+    choose_model(config, model);
+    const Json json = Json::parse(to_json(config));
+    for (const auto& [name, value] : json.at("model").items()) {
+      if (name == "name") continue;
+      const auto [at, added] = keys.emplace("model." + name, value);
+      CHECK_MESSAGE(at->second == value, name << " has two defaults");
+    }
+  }
+  REQUIRE(keys.size() > 20);
+  return keys;
+}
+
+/// Faults of a page that shall have a row for each of these keys, and for no other.
+std::vector<std::string> key_faults(const std::map<std::string, Json>& keys,
+                                    const std::map<std::string, std::string>& rows) {
+  std::vector<std::string> faults;
+  for (const auto& [key, value] : keys) {
+    if (!rows.contains(key)) {
+      faults.push_back("lacks " + key);
+    } else if (!same_value(value, rows.at(key))) {
+      faults.push_back(key + " is " + value.dump() + ", not " + rows.at(key));
+    }
+  }
+  for (const auto& [key, text] : rows)
+    if (!keys.contains(key)) faults.push_back("describes " + key + ", which is no key");
+  return faults;
+}
+
 /// Rows "| `key` | value | ..." of a page whose first cell looks like a configuration key.
 std::map<std::string, std::string> key_rows(const std::string& prose) {
   std::map<std::string, std::string> rows;
@@ -315,11 +353,6 @@ std::map<std::string, std::string> key_rows(const std::string& prose) {
     if (std::regex_match(line, match, row)) rows[match[1]] = match[2];
   }
   return rows;
-}
-
-bool same_value(const Json& value, const std::string& text) {
-  if (value.is_string()) return value.get<std::string>() == text;
-  return Json::parse(text, nullptr, false) == value;
 }
 
 }  // namespace
@@ -419,21 +452,25 @@ TEST_SUITE("docs") {
   }
 
   TEST_CASE("docs: training.md names every configuration key with its default, and no other") {
-    const std::map<std::string, Json> keys = defaults();
-    const std::map<std::string, std::string> rows =
-        key_rows(page_of(text_of(kSources / "docs/training.md")).prose);
-    for (const auto& [key, value] : keys) {
-      CHECK_MESSAGE(rows.contains(key), "training.md lacks " << key);
-      if (rows.contains(key))
-        CHECK_MESSAGE(same_value(value, rows.at(key)),
-                      key << " is " << value.dump() << ", not " << rows.at(key));
-    }
-    for (const auto& [key, text] : rows)
-      CHECK_MESSAGE(keys.contains(key), "training.md describes " << key << ", which is no key");
+    const auto rows = key_rows(page_of(text_of(kSources / "docs/training.md")).prose);
+    for (const std::string& fault : key_faults(defaults(), rows)) FAIL_CHECK(fault);
+  }
+
+  TEST_CASE("docs: baselines.md names every key of every baseline with its default, and no other") {
+    auto rows = key_rows(page_of(text_of(kSources / "docs/baselines.md")).prose);
+    CHECK(rows["model.name"] == "memformer");
+    rows.erase("model.name");
+    const std::map<std::string, Json> keys = baseline_defaults();
+    for (const std::string& fault : key_faults(keys, rows)) FAIL_CHECK(fault);
+    rows["model.rate"] = "5";
+    rows.erase("model.cache");
+    rows["model.slots"] = "32";
+    CHECK(key_faults(keys, rows).size() == 3);
   }
 
   TEST_CASE("docs: configuration keys that a page names exist") {
-    const std::map<std::string, Json> keys = defaults();
+    std::map<std::string, Json> keys = defaults();
+    keys.merge(baseline_defaults());
     const std::regex shape("((?:model|data|train)\\.[a-z0-9_]+)(?:=.*)?");
     for (const auto& [path, text] : pages())
       for (const std::string& span : code_spans(page_of(text).prose)) {
