@@ -231,6 +231,23 @@ TEST_CASE("cuda: five training steps are the cpu's") {
   }
 }
 
+TEST_CASE("cuda: three training steps of every baseline are the cpu's") {
+  for (const std::string& name : baseline_names()) {
+    CAPTURE(name);
+    RunConfig config = small_run(DType::f64);
+    choose_model(config, name);
+    config = with_settings(config, {"model.width=8", "model.layers=2", "model.segment=8",
+                                    "model.dtype=f64", "model.dropout=0.1"});
+    Trainer here = Trainer::start(config, "");
+    Trainer there = Trainer::start(config, "", gpu());
+    for (int step = 0; step < 3; ++step) {
+      const StepMetrics expected = here.step(), got = there.step();
+      CHECK(got.loss == doctest::Approx(expected.loss).epsilon(1e-10));
+      CHECK(got.gradient_norm == doctest::Approx(expected.gradient_norm).epsilon(1e-10));
+    }
+  }
+}
+
 TEST_CASE("cuda: two runs of one seed have the same bits") {
   const auto run = [] {
     Trainer trainer = Trainer::start(small_run(DType::f32), "", gpu());
