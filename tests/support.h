@@ -290,14 +290,18 @@ using WindowMethod = WindowResult (*)(const Recurrence&, std::span<const Segment
 /// Peak of active bytes above what the window's inputs, the weights, their gradients and the entry
 /// state take. The gradients are there beforehand, as in a window that adds to another's: else the
 /// writer's would come with the third segment, since the last write of a window gets none.
-inline std::int64_t peak_of(WindowMethod method, const Trial& trial) {
-  std::vector<Parameter> parameters = trial.model.parameters();
+inline std::int64_t peak_of(WindowMethod method, const Recurrence& model,
+                            std::span<const Segment> segments, const State& entry, RngKey key) {
+  std::vector<Parameter> parameters = model.parameters();
   for (Parameter& parameter : parameters) parameter.grad() = zeros_like(parameter.value());
   const PeakScope scope;
-  const WindowResult result = method(trial.model, trial.segments, trial.entry, trial.key, {});
+  const WindowResult result = method(model, segments, entry, key, {});
   const std::int64_t peak = scope.growth();
   zero_grad(parameters);
   return peak;
+}
+inline std::int64_t peak_of(WindowMethod method, const Trial& trial) {
+  return peak_of(method, trial.model, trial.segments, trial.entry, trial.key);
 }
 
 /// All that a pass over a window leaves.

@@ -92,7 +92,7 @@ TokenModel::Reading CompressiveTransformer::read(const Pass& pass, const Segment
   const std::vector<Tensor> parts{compressed_valid, valid, fresh};
   Tensor leaving_mask, group_mask;
   if (compresses) {
-    // Documents begin with segments, so a group of rows belongs to one document.
+    // The rows of the present document are the last ones: a group that begins before it is hidden.
     const Tensor rows = concat(std::span(parts).subspan(1), 1).slice(1, 0, leaving).contiguous();
     const Tensor groups = rows.reshape({batch, leaving / config_.rate, config_.rate})
                               .slice(2, 0, 1)

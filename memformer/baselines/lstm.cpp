@@ -28,10 +28,11 @@ Lstm::Layer::Layer(const LstmConfig& c, RngKey key)
   forget_bias.copy_(full({c.width}, 1.0, c.dtype));
 }
 
-Lstm::Layer::Run Lstm::Layer::run(const Pass& pass, const Var& projected, const Var& hidden_before,
+Lstm::Layer::Run Lstm::Layer::run(const Pass& pass, const Var& x, const Var& hidden_before,
                                   const Var& cell_before) const {
   const ModuleScope scope(pass);
-  const std::int64_t tokens = projected.size(1), width = hidden_before.size(1);
+  const Var projected = input(pass.at("input"), x);
+  const std::int64_t tokens = x.size(1), width = hidden_before.size(1);
   Run result{{}, hidden_before, cell_before};
   std::vector<Var> rows;
   for (std::int64_t t = 0; t < tokens; ++t) {
@@ -87,14 +88,13 @@ TokenModel::Reading Lstm::read(const Pass& pass, const Segment& segment, const L
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const Layer& layer = layers_[l];
     const Pass inner = pass.at("layers", static_cast<std::int64_t>(l));
-    const Var projected = layer.input(inner.at("input"), x);
     Var& hidden = reading.next[2 * l].value;
     Var& cell = reading.next[2 * l + 1].value;
     hidden = reset_rows(hidden, zero, segment.reset);
     cell = reset_rows(cell, zero, segment.reset);
     std::vector<Var> rows;
     for (std::int64_t begin = 0; begin < length; begin += chunk) {
-      const Var part = slice(projected, 1, begin, std::min(begin + chunk, length));
+      const Var part = slice(x, 1, begin, std::min(begin + chunk, length));
       if (replay_tokens_ > 0 && pass.tape.records()) {
         const std::array inputs{part, hidden, cell};
         const auto run = [&layer](const Pass& again, std::span<const Var> values) {

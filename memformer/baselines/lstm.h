@@ -57,9 +57,8 @@ class Lstm final : public TokenModel {
     struct Run {
       Var rows, hidden, cell;
     };
-    /// projected = x W + b [B, n, 4d].
-    Run run(const Pass& pass, const Var& projected, const Var& hidden_before,
-            const Var& cell_before) const;
+    /// x [B, n, d].
+    Run run(const Pass& pass, const Var& x, const Var& hidden_before, const Var& cell_before) const;
 
     template <class F>
     void each(F&& fn) const {

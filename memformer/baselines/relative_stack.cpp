@@ -177,7 +177,8 @@ std::int64_t layer_multiply_adds(const RelativeStackConfig& c, std::int64_t T, s
 
 Var last_rows(const Var& memory, const Var& x, std::int64_t count) {
   const std::int64_t fresh = x.size(1), old = memory.size(1);
-  if (count <= fresh) return contiguous(slice(x, 1, fresh - count, fresh));
+  // A slice of one row of the batch, or of no rows, is contiguous, and would keep all of x.
+  if (count < fresh) return concat({slice(x, 1, fresh - count, fresh)}, 1);
   const std::int64_t kept = std::min(old, count - fresh);
   return kept == 0 ? x : concat({slice(memory, 1, old - kept, old), x}, 1);
 }
@@ -186,7 +187,7 @@ Tensor last_rows(const Tensor& memory, const Tensor& x, std::int64_t count) {
   const std::vector<Tensor> parts{memory, x};
   const Tensor all = concat(parts, 1);
   const std::int64_t rows = all.size(1);
-  return all.slice(1, std::max<std::int64_t>(rows - count, 0), rows).contiguous();
+  return all.slice(1, std::max<std::int64_t>(rows - count, 0), rows).clone();
 }
 
 Tensor without_reset(const Tensor& valid, const Tensor& reset) {

@@ -75,7 +75,7 @@ TokenModel::Reading RecurrentMemoryTransformer::read(const Pass& pass, const Seg
     x = stack_.layers[l](pass.at("layers", static_cast<std::int64_t>(l)), x, none, scope);
   x = stack_.finish(pass, x);
   if (written > 0)
-    reading.next[0].value = contiguous(slice(x, 1, memory_ + length, memory_ + length + written));
+    reading.next[0].value = concat({slice(x, 1, memory_ + length, memory_ + length + written)}, 1);
   if (whole) reading.hidden = slice(x, 1, memory_, memory_ + length);
   return reading;
 }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "memformer/model/config.h"
+#include "memformer/train/config.h"
 #include "tensor/error.h"
 
 namespace mf::test {
@@ -39,6 +40,37 @@ std::string message_of(const std::string& text) {
 
 std::string message_with(const std::string& key, const Json& value) {
   return message_of(Json{{key, value}}.dump());
+}
+
+/// A possible value that differs from the default, by field of a baseline.
+const Json& other_baseline_values() {
+  static const Json values = Json::parse(R"({
+    "vocabulary": 31, "width": 24, "layers": 3, "segment": 12, "dropout": 0.125,
+    "embedding_scale": 2.5, "embedding_deviation": 0.02, "dtype": "f64", "heads": 3,
+    "head_width": 10, "feed_forward": 40, "activation": "silu", "attention_dropout": 0.25,
+    "positions": "none", "pre_norm": false, "norm_epsilon": 0.001, "cache": 24, "compressed": 7,
+    "rate": 2, "mean_pooling": true, "reconstruction": 0.75, "task_gradient": true, "memory": 5,
+    "write": false, "replay_tokens": 6})");
+  return values;
+}
+
+/// What reading the run configuration with this section "model" says.
+std::string run_message_of(const Json& model) {
+  try {
+    run_config_from_json(Json{{"model", model}}.dump());
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::string settings_message_of(const std::vector<std::string>& settings) {
+  try {
+    with_settings(RunConfig{}, settings);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
 }
 
 bool contains(const std::string& text, const std::string& part) {
@@ -174,6 +206,118 @@ TEST_SUITE("memformer") {
     CHECK(config.writer_project_value);
     CHECK(config.memory_norm == MemoryNorm::none);
     CHECK(!config.forgetting);
+  }
+
+  TEST_CASE("config: every field of every baseline survives, and differs from the default") {
+    for (const std::string& name : baseline_names()) {
+      CAPTURE(name);
+      RunConfig defaults;
+      choose_model(defaults, name);
+      CHECK(model_name(defaults) == name);
+      CHECK(run_config_from_json(to_json(defaults)) == defaults);
+      CHECK(run_config_from_json(Json{{"model", {{"name", name}}}}.dump()) == defaults);
+      const Json written = Json::parse(to_json(defaults));
+      CHECK(written["model"]["name"] == name);
+      Json all = written;
+      for (const auto& field : written["model"].items()) {
+        const std::string key = field.key();
+        if (key == "name") continue;
+        CAPTURE(key);
+        REQUIRE(other_baseline_values().contains(key));
+        CHECK(other_baseline_values()[key] != field.value());
+        Json changed = written;
+        changed["model"][key] = other_baseline_values()[key];
+        if (key == "heads") changed["model"]["width"] = 24;
+        const RunConfig config = run_config_from_json(changed.dump());
+        CHECK(!(config == defaults));
+        CHECK(Json::parse(to_json(config)) == changed);
+        CHECK(first_difference(config, defaults).starts_with("model."));
+        all["model"][key] = other_baseline_values()[key];
+      }
+      const RunConfig config = run_config_from_json(all.dump());
+      CHECK(Json::parse(to_json(config)) == all);
+      CHECK(vocabulary_of(config) == 31);
+      CHECK(segment_of(config) == 12);
+      CHECK(prediction_of(config) == Prediction::next_token);
+    }
+  }
+
+  TEST_CASE("config: an unknown model, and a field that another model has, are named") {
+    const std::string unknown = run_message_of({{"name", "gpt"}});
+    CHECK(contains(unknown, "gpt"));
+    for (const std::string& name : baseline_names()) CHECK(contains(unknown, name));
+    CHECK(contains(unknown, "memformer"));
+    CHECK(contains(run_message_of({{"name", 3}}), "name"));
+    const std::vector<std::pair<std::string, std::string>> foreign{
+        {"rmt", "slots"},        {"rmt", "cache"},         {"transformer-xl", "compressed"},
+        {"transformer", "rate"}, {"compressive", "write"}, {"lstm", "heads"},
+        {"memformer", "cache"},  {"memformer", "layers"}};
+    for (const auto& [name, key] : foreign) {
+      CAPTURE(name);
+      CHECK(
+          contains(run_message_of({{"name", name}, {key, 3}}), "unknown key 'model." + key + "'"));
+      CHECK(contains(settings_message_of({"model.name=" + name, "model." + key + "=3"}),
+                     "unknown key 'model." + key + "'"));
+    }
+    CHECK(settings_message_of({"model.name=rmt", "model.memory=3"}) == "no error");
+  }
+
+  TEST_CASE("config: another model's name begins with that model's defaults") {
+    const RunConfig wide = with_settings(RunConfig{}, {"model.width=16", "train.steps=7"});
+    for (const std::string& name : baseline_names()) {
+      RunConfig expected = wide;
+      choose_model(expected, name);
+      const RunConfig chosen = with_settings(wide, {"model.name=" + name});
+      CHECK(chosen == expected);
+      CHECK(chosen.train.steps == 7);
+      CHECK(shared(*chosen.baseline).width == 128);
+      // The name it has already keeps what was set.
+      const RunConfig narrow = with_settings(chosen, {"model.width=32"});
+      CHECK(with_settings(narrow, {"model.name=" + name}) == narrow);
+      CHECK(with_settings(narrow, {"model.name=memformer"}).model == ModelConfig{});
+    }
+  }
+
+  TEST_CASE("config: impossible values of every baseline are errors that name the field") {
+    const auto refused = [](const std::string& name, const std::string& key, const Json& value) {
+      CAPTURE(name);
+      CAPTURE(key);
+      const std::string message = run_message_of({{"name", name}, {key, value}});
+      CHECK(contains(message, "model." + key));
+      CHECK(!contains(message, "unknown key"));
+    };
+    for (const std::string& name : baseline_names()) {
+      for (const std::string key : {"vocabulary", "width", "layers", "segment"})
+        for (const std::int64_t value :
+             {std::int64_t{0}, std::int64_t{-1}, std::numeric_limits<std::int64_t>::max()})
+          refused(name, key, value);
+      for (const double value : {-0.1, 1.0}) refused(name, "dropout", value);
+      refused(name, "embedding_scale", -1.0);
+      refused(name, "embedding_deviation", -1.0);
+      refused(name, "dtype", "i32");
+      refused(name, "width", "wide");
+      if (name == "lstm") continue;
+      for (const std::string key : {"heads", "feed_forward"}) refused(name, key, 0);
+      refused(name, "heads", 3);  // does not divide 128
+      refused(name, "attention_dropout", 1.0);
+      refused(name, "norm_epsilon", 0.0);
+      if (name == "transformer") continue;
+      refused(name, "width", 63);
+      refused(name, "head_width", -1);
+    }
+    for (const std::int64_t value : {-1, 1 << 21}) {
+      refused("transformer-xl", "cache", value);
+      refused("compressive", "cache", value);
+      refused("compressive", "compressed", value);
+      refused("rmt", "memory", value);
+    }
+    for (const std::int64_t value : {0, -2, 3, 5}) refused("compressive", "rate", value);
+    refused("compressive", "cache", 31);
+    refused("compressive", "segment", 63);
+    refused("compressive", "reconstruction", -0.5);
+    refused("lstm", "replay_tokens", -1);
+    for (const std::string& name : baseline_names())
+      CHECK(run_message_of({{"name", name}}) == "no error");
   }
 }
 

@@ -261,6 +261,63 @@ TEST_CASE("trainer: a run stopped at any step and resumed is the run that was ne
   }
 }
 
+TEST_CASE("trainer: every model stopped and resumed is the run that was never stopped") {
+  const TestFolder folder;
+  const std::string source = corpus_in(folder);
+  std::vector<std::pair<std::string, std::vector<std::string>>> models{
+      {"compressive", {"model.cache=8", "model.compressed=5", "model.task_gradient=true"}},
+      {"rmt",
+       {"model.memory=3", "model.vocabulary=34", "data.source=task:remember", "data.batch=24"}},
+      {"lstm", {"model.replay_tokens=3"}},
+      // Stopped after one step, while the cache still grows.
+      {"transformer-xl", {"model.cache=50", "model.pre_norm=false", "train.detach_every=1"}}};
+  for (const std::string& name : baseline_names()) models.push_back({name, {}});
+  for (const auto& [name, more] : models) {
+    CAPTURE(name);
+    std::vector<std::string> settings{"model.name=" + name, "model.width=16",    "model.layers=2",
+                                      "model.segment=8",    "model.dropout=0.1", "train.stride=3",
+                                      "train.steps=12"};
+    if (name != "lstm") settings.push_back("model.feed_forward=16");
+    settings.insert(settings.end(), more.begin(), more.end());
+    const RunConfig config = with_settings(small_config(source), settings);
+    const std::string at = folder.at(name + std::to_string(more.size()));
+    const Remains whole = uninterrupted(config, at + " whole");
+    const auto resumed = [&](std::int64_t stop, const std::function<void()>& tamper) {
+      fs::remove_all(at);
+      {
+        Trainer trainer = Trainer::start(config, at);
+        take_steps(trainer, stop);
+        trainer.checkpoint();
+      }
+      tamper();
+      Trainer trainer = Trainer::resume(at);
+      CHECK(trainer.progress().step == stop);
+      take_steps(trainer, config.train.steps - stop);
+      CHECK(trainer.done());
+      return remains_of(at);
+    };
+    for (const std::int64_t stop : {1, 7}) {
+      const Remains remains = resumed(stop, [] {});
+      CHECK(remains.metrics == whole.metrics);
+      CHECK((remains.checkpoint == whole.checkpoint));
+    }
+    // Negative control: another state in the checkpoint is another run. A task begins afresh.
+    if (config.data.is_task()) continue;
+    bool changed = false;
+    const Remains other = resumed(7, [&] {
+      TensorFile file = load(checkpoint_path(at), Checksums::required);
+      for (auto& [tensor, value] : file.tensors) {
+        if (!tensor.starts_with("state.") || !is_float(value.dtype())) continue;
+        value = affine(value, 1.0, 0.5);
+        changed = true;
+      }
+      save(checkpoint_path(at), file);
+    });
+    CHECK(changed == (name != "transformer"));
+    CHECK((other.checkpoint == whole.checkpoint) == !changed);
+  }
+}
+
 TEST_CASE("trainer: after a crash each step stands in the metrics once") {
   const TestFolder folder;
   RunConfig config = small_config(corpus_in(folder));
