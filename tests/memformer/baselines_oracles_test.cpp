@@ -293,8 +293,8 @@ TEST_SUITE("memformer") {
     fmt::print(
         "lstm: peak {} bytes, {} with replay of 4 of 32 tokens; gradients differ by {:.1e}\n",
         peak(kept), peak(replayed), gradient_difference(b, a));
-    // What stays is each token's projection, 4 widths, beside the 7 of a token's inside.
-    CHECK(10 * peak(replayed) < 9 * peak(kept));
+    // Of each token stays its row; of 4 tokens their inside, more than 11 rows each.
+    CHECK(3 * peak(replayed) < peak(kept));
   }
 
   TEST_CASE(
