@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "tensor/view.h"
+#include "tensor/work.h"
 
 namespace mf {
 namespace {
@@ -312,6 +313,7 @@ std::int64_t count_nonfinite(const Tensor& x) {
 Tensor matmul(const Tensor& a, const Tensor& b, double alpha) {
   const MatmulShapes shapes = matmul_shapes(a, b);
   Tensor c = empty(shapes.c, a.dtype(), a.device());
+  detail::count_multiply_adds(shapes.c.elements() * a.size(-1));
   backend_of(a).matmul(context_of(a), view(matrix_operand(a).expand(shapes.a)),
                        view(matrix_operand(b).expand(shapes.b)), mut_view(c), alpha, View{},
                        View{});
@@ -324,6 +326,7 @@ void matmul_add_(Tensor& c, const Tensor& a, const Tensor& b, double alpha) {
   require_shape("matmul_add_", "c", c, shapes.c);
   check(c.is_contiguous(), "matmul_add_: c must be contiguous; got {} with strides {}", c,
         c.strides());
+  detail::count_multiply_adds(shapes.c.elements() * a.size(-1));
   backend_of(a).matmul(context_of(a), view(matrix_operand(a).expand(shapes.a)),
                        view(matrix_operand(b).expand(shapes.b)), mut_view(c), alpha, view(c),
                        View{});
@@ -364,6 +367,7 @@ LinearOperands linear_operands(const Tensor& x, const Tensor& weight, const Tens
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
   const LinearOperands operands = linear_operands(x, weight, bias, residual);
   Tensor y = empty({operands.rows.size(0), weight.size(1)}, x.dtype(), x.device());
+  detail::count_multiply_adds(operands.rows.elements() * weight.size(1));
   const Tensor added = residual.defined() ? residual.contiguous().reshape(y.shape()) : Tensor{};
   backend_of(x).matmul(context_of(x), view(operands.rows), view(matrix_operand(weight)),
                        mut_view(y), 1.0, view(added),
@@ -378,6 +382,7 @@ MappedLinear linear_map(const Tensor& x, const Tensor& weight, const Tensor& bia
   MappedLinear result;
   if (want_linear) result.linear = empty(shape, x.dtype(), x.device());
   result.mapped = empty(shape, x.dtype(), x.device());
+  detail::count_multiply_adds(operands.rows.elements() * weight.size(1));
   backend_of(x).matmul_map(context_of(x), view(operands.rows), view(matrix_operand(weight)),
                            view(bias.defined() ? bias.contiguous() : bias), function,
                            mut_view(result.linear), mut_view(result.mapped));
@@ -393,6 +398,7 @@ MappedLinearBackward linear_map_backward(const Tensor& gy, const Tensor& weight,
         "linear_map_backward: gy {} does not fit weight {}", gy, weight);
   require_shape("linear_map_backward", "x", x, {gy.size(0), weight.size(0)});
   MappedLinearBackward result{empty_like(x), empty_like(x)};
+  detail::count_multiply_adds(gy.elements() * weight.size(0));
   backend_of(x).matmul_map_backward(
       context_of(x), view(matrix_operand(gy)), view(matrix_operand(weight).transpose()), function,
       view(x.contiguous()), mut_view(result.gradient), mut_view(result.mapped));
@@ -671,6 +677,9 @@ AttentionResult attention(const Tensor& q, const Tensor& k, const Tensor& v, con
     const std::int64_t weights = own.key.defined() ? k.size(2) + 1 : k.size(2);
     result.map = empty(scores.with(3, weights), q.dtype(), q.device());
   }
+  const std::int64_t pairs =
+      own.key.defined() ? scores.elements() + result.log_sum.elements() : scores.elements();
+  detail::count_multiply_adds(pairs * (q.size(3) + v.size(3)));
   backend_of(q).attention(context_of(q), view(row_operand(q)), view(row_operand(k)),
                           view(row_operand(v)), view(attention_mask(q, mask, scores)),
                           view(broadcast_optional("attention", "bias", bias, scores)),
@@ -696,6 +705,16 @@ AttentionGrads attention_backward(const Tensor& q, const Tensor& k, const Tensor
   if (wants.bias && bias.defined()) grads.bias = empty(scores, q.dtype(), q.device());
   if (wants.own_key && own.key.defined()) grads.own_key = empty_heads(q, q.size(3));
   if (wants.own_value && own.value.defined()) grads.own_value = empty_heads(q, v.size(3));
+  // The weights once more, the gradient that arrives at them, and what is wanted.
+  const auto products = [&](bool want_k, bool want_v, bool want_bias) {
+    const std::int64_t of_keys = 1 + (wants.q ? 1 : 0) + (want_k ? 1 : 0);
+    const std::int64_t of_values = (wants.q || want_k || want_bias ? 1 : 0) + (want_v ? 1 : 0);
+    return of_keys * q.size(3) + of_values * v.size(3);
+  };
+  detail::count_multiply_adds(scores.elements() * products(wants.k, wants.v, grads.bias.defined()));
+  if (own.key.defined())
+    detail::count_multiply_adds(log_sum.elements() *
+                                products(wants.own_key, wants.own_value, false));
   backend_of(q).attention_backward(
       context_of(q), view(row_operand(q)), view(row_operand(k)), view(row_operand(v)),
       view(attention_mask(q, mask, scores)),

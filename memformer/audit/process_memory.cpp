@@ -28,10 +28,14 @@ ProcessPeak::ProcessPeak() {
   if (reset.good()) start_ = status_bytes("VmRSS");
 }
 
+std::optional<std::int64_t> ProcessPeak::peak() const {
+  return start_ ? status_bytes("VmHWM") : std::nullopt;
+}
+
 std::optional<std::int64_t> ProcessPeak::growth() const {
-  const std::optional<std::int64_t> peak = status_bytes("VmHWM");
-  if (!start_ || !peak) return std::nullopt;
-  return *peak - *start_;
+  const std::optional<std::int64_t> highest = peak();
+  if (!highest) return std::nullopt;
+  return *highest - *start_;
 }
 
 }  // namespace mf

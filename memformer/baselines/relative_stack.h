@@ -123,8 +123,10 @@ struct RelativeStack {
   }
 };
 
-/// Multiply-adds of one layer for T queries and S keys; with a = H dh and f = feed_forward:
+/// Multiply-adds of one layer for one row of T queries and S keys; with a = H dh and
+/// f = feed_forward:
 ///   2 T d a + 3 S d a + 3 T S a + 2 T d f      (eq. C6)
+/// More rows of a batch share S d a of these: R W_r is the same for all.
 std::int64_t layer_multiply_adds(const RelativeStackConfig& config, std::int64_t queries,
                                  std::int64_t keys);
 

@@ -13,7 +13,10 @@ void validate(const RmtConfig& c) {
 
 MultiplyAdds multiply_adds(const RmtConfig& c) {
   const std::int64_t rows = c.segment + (c.write ? 2 : 1) * c.memory;
-  return {c.layers * layer_multiply_adds(c, rows, rows), c.segment * c.width * c.vocabulary};
+  const std::int64_t layers = c.layers * layer_multiply_adds(c, rows, rows);
+  const std::int64_t head = c.segment * c.width * c.vocabulary;
+  if (!c.write || c.memory == 0) return {0, layers + head};
+  return {layers, head};
 }
 
 RecurrentMemoryTransformer::RecurrentMemoryTransformer(const RmtConfig& config, RngKey key)

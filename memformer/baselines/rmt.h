@@ -24,8 +24,8 @@ struct RmtConfig : RelativeStackConfig {
 };
 /// Throws Error naming the first impossible value and what it could be.
 void validate(const RmtConfig& config);
-/// Eq. C6 with T = S = 2 m + L for each layer (m + L where nothing is written), and the head L d V.
-/// All layers are the memory path.
+/// For each layer eq. C6 with T = S = 2 m + L (m + L where nothing is written), and the head L d V.
+/// All layers are the memory path, if anything is written.
 MultiplyAdds multiply_adds(const RmtConfig& config);
 
 /// Recurrent Memory Transformer (Bulatov et al. 2022, arXiv 2207.06881): an ordinary causal

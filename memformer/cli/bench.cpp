@@ -1,8 +1,10 @@
 #include <cmath>
 #include <cstdio>
+#include <fstream>
 #include <map>
 #include <memory>
 
+#include "memformer/bench/cost.h"
 #include "memformer/bench/generation.h"
 #include "memformer/bench/growth.h"
 #include "memformer/bench/kernels.h"
@@ -328,6 +330,91 @@ void add_bench_growth(CLI::App& parent) {
   });
 }
 
+// memformer bench cost ---------------------------------------------------------------------------
+
+struct CostArguments {
+  bench::CostOptions options;
+  std::string over = "length";
+  std::string table;
+  std::string json, html;
+};
+
+/// How this process was called.
+std::string command_line() {
+  std::ifstream file("/proc/self/cmdline");
+  std::string line;
+  for (std::string word; std::getline(file, word, '\0');) line += (line.empty() ? "" : " ") + word;
+  return line;
+}
+
+void add_cost_shape(CLI::App& command, bench::CostShape& shape) {
+  command.add_option("--width", shape.width, "features of a token");
+  command.add_option("--heads", shape.heads, "attention heads");
+  command.add_option("--feed-forward", shape.feed_forward, "hidden features");
+  command.add_option("--encoder-layers", shape.encoder_layers, "of the Memformer");
+  command.add_option("--decoder-layers", shape.decoder_layers, "of the Memformer");
+  command.add_option("--layers", shape.layers,
+                     "of each baseline; 0: as many as bring its parameters closest to the "
+                     "Memformer's");
+  command.add_option("--vocabulary", shape.vocabulary, "tokens to choose from");
+  command.add_option("--segment", shape.segment, "tokens in a segment");
+  command.add_option("--slots", shape.slots, "of the Memformer");
+  command.add_option("--cache", shape.cache, "rows a layer: transformer-xl, compressive");
+  command.add_option("--compressed", shape.compressed, "rows a layer: compressive");
+  command.add_option("--memory-tokens", shape.memory_tokens, "of rmt");
+}
+
+void bench_cost_command(const CostArguments& arguments) {
+  bench::CostOptions options = arguments.options;
+  options.axis = arguments.over == "memory" ? bench::CostAxis::memory : bench::CostAxis::length;
+  options.command = command_line();
+  options.own_processes = true;
+  options.progress = [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); };
+  const bench::CostReport found =
+      arguments.table.empty() ? bench::bench_cost(options) : bench::bench_cost_methods(options);
+  const Report report = bench::report_of(found);
+  if (!arguments.html.empty()) write_file_atomically(arguments.html, report.html());
+  publish(found, arguments.json, [&](const bench::CostReport&) {
+    std::printf("%s", report.text().c_str());
+    if (!arguments.html.empty()) std::printf("page: %s\n", arguments.html.c_str());
+  });
+  if (!report.holds()) throw CLI::RuntimeError(1);
+}
+
+void add_bench_cost(CLI::App& parent) {
+  CLI::App* command = parent.add_subcommand(
+      "cost",
+      "work, memory and time of the Memformer and the baselines as the text or the memory doubles");
+  const auto arguments = std::make_shared<CostArguments>();
+  bench::CostOptions& options = arguments->options;
+  command->option_defaults()->always_capture_default();
+  CLI::Option* over = command->add_option("--over", arguments->over, "what doubles: length, memory")
+                          ->check(CLI::IsMember({"length", "memory"}));
+  command
+      ->add_option("--table", arguments->table,
+                   "mrbp: bptt, checkpointed and mrbp in the paper's setting instead")
+      ->check(CLI::IsMember({"mrbp"}))
+      ->excludes(over);
+  add_cost_shape(*command, options.shape);
+  command->add_option("--models", options.models, "those to measure, with commas between")
+      ->delimiter(',')
+      ->check(CLI::IsMember(bench::cost_models()));
+  command->add_option("--from", options.from, "first length or memory; 0: 128 tokens, 32 rows");
+  command->add_option("--to", options.to, "last one; 0: 65536 tokens, 2048 rows");
+  command->add_option("--length", options.length, "tokens of the text with --over memory");
+  command->add_flag("--training", options.training,
+                    "a training step on the text as one window, by mrbp and bptt");
+  command->add_option("--repeats", options.repeats, "timed runs of a point; its median counts");
+  command->add_option("--limit-seconds", options.limit_seconds,
+                      "no run is begun that may take longer");
+  command->add_option("--limit-bytes", options.limit_bytes, "nor one that may need more");
+  command->add_option("--at-length", options.at_length, "length of the ratios");
+  command->add_option("--seed", options.seed, "of weights and tokens");
+  add_json(*command, arguments->json);
+  command->add_option("--html", arguments->html, "also write the report as a page to this file");
+  command->callback([arguments] { bench_cost_command(*arguments); });
+}
+
 }  // namespace
 
 void add_bench(CLI::App& program) {
@@ -337,6 +424,7 @@ void add_bench(CLI::App& program) {
   add_bench_step(*bench);
   add_bench_generate(*bench);
   add_bench_growth(*bench);
+  add_bench_cost(*bench);
 }
 
 }  // namespace mf::cli

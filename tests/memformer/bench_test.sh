@@ -37,7 +37,39 @@ done
   is_json growth.json
 }
 
+# cost: each point in a process of its own
+tiny="--width 8 --heads 2 --feed-forward 16 --encoder-layers 1 --decoder-layers 1 --segment 4 \
+  --slots 2 --cache 4 --compressed 4 --memory-tokens 2 --repeats 1"
+# shellcheck disable=SC2086
+{
+  succeeds "$program" --threads 2 bench cost $tiny --from 8 --to 16 --at-length 16 --json cost.json \
+    --html cost.html
+  prints "so it is at all 12 points"
+  prints "transformer-xl  memformer"
+  grep -q "memformer, inference, 8 tokens" err || fail "no progress: $(head -c 300 err)"
+  is_json cost.json
+  grep -q '"kind":"cost"' cost.json || fail "cost.json is of another kind"
+  grep -q '"process_bytes":[1-9]' cost.json || fail "cost.json has no process bytes"
+  is_page cost.html
+  succeeds "$program" bench cost $tiny --over memory --from 8 --to 8 --length 16 --json -
+  is_json out
+  prints '"x_name":"memory"'
+  succeeds "$program" bench cost $tiny --training --models memformer,lstm --from 8 --to 8
+  prints "bptt"
+  succeeds "$program" bench cost $tiny --models memformer --from 8 --to 16 --limit-seconds 1e-9 --json -
+  is_json out
+  prints '"not_run":"may take'
+  succeeds "$program" bench cost $tiny --table mrbp --html table.html
+  prints "16177"
+  is_page table.html
+}
+
 refused "subcommand" "$program" bench
+refused "smaller one first" "$program" bench cost --from 64 --to 8
+refused "whole segments" "$program" bench cost --from 100
+refused "perceptron" "$program" bench cost --models perceptron
+refused "excludes" "$program" bench cost --table mrbp --over memory
+refused "does not divide" "$program" bench cost --width 16 --heads 3
 refused "no case has" "$program" bench kernels --filter nothing-like-this --seconds 0
 refused "--dtype" "$program" bench kernels --dtype f16
 refused "--seconds" "$program" bench kernels --seconds -1
