@@ -55,7 +55,9 @@ class Lstm final : public TokenModel {
     Layer(const LstmConfig& config, RngKey key);
     /// What a run over tokens leaves: the rows h' [B, n, d] and the last h' and c' [B, d].
     struct Run {
-      Var rows, hidden, cell;
+      Var rows;    ///< [B, n, d]
+      Var hidden;  ///< [B, d]
+      Var cell;    ///< [B, d]
     };
     /// x [B, n, d].
     Run run(const Pass& pass, const Var& x, const Var& hidden_before, const Var& cell_before) const;

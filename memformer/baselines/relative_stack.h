@@ -61,17 +61,18 @@ struct RelativeScope {
 /// With pre_norm c and y pass a LayerNorm first; else x + .. and y + .. pass one behind.
 /// Source: arXiv 1901.02860, section 3.3.
 struct RelativeLayer {
-  Linear query,                                 ///< W_q [d, H dh]
-      key,                                      ///< W_k [d, H dh]
-      value,                                    ///< W_v [d, H dh]
-      position,                                 ///< W_r [d, H dh]
-      output;                                   ///< W_o [H dh, d]
-  LayerNorm attention_norm, feed_forward_norm;  ///< of the two sub-layers
-  FeedForward feed_forward;                     ///< with biases
-  std::int64_t heads = 1;                       ///< H
-  bool pre_norm = true;                         ///< where the norms stand
-  double dropout_probability = 0.0;             ///< of what each sub-layer adds
-  double attention_dropout = 0.0;               ///< of attention weights
+  Linear query,                      ///< W_q [d, H dh]
+      key,                           ///< W_k [d, H dh]
+      value,                         ///< W_v [d, H dh]
+      position,                      ///< W_r [d, H dh]
+      output;                        ///< W_o [H dh, d]
+  LayerNorm attention_norm,          ///< of the attention
+      feed_forward_norm;             ///< of the feed-forward layer
+  FeedForward feed_forward;          ///< with biases
+  std::int64_t heads = 1;            ///< H
+  bool pre_norm = true;              ///< where the norms stand
+  double dropout_probability = 0.0;  ///< of what each sub-layer adds
+  double attention_dropout = 0.0;    ///< of attention weights
 
   /// With the sizes and switches of `config`.
   RelativeLayer(const RelativeStackConfig& config, RngKey key);
@@ -99,10 +100,11 @@ struct RelativeLayer {
 /// The layers, and what they share: u and w, and the last LayerNorm where they have theirs in
 /// front.
 struct RelativeStack {
-  Parameter content_bias, position_bias;  ///< u, w [H, dh]
-  std::vector<RelativeLayer> layers;      ///< from the tokens up
-  std::optional<LayerNorm> norm;          ///< of the last layer's result; with pre_norm
-  Tensor sinusoids;                       ///< R [rows, width]: all sines of a row, then all cosines
+  Parameter content_bias,             ///< u [H, dh]
+      position_bias;                  ///< w [H, dh]
+  std::vector<RelativeLayer> layers;  ///< from the tokens up
+  std::optional<LayerNorm> norm;      ///< of the last layer's result; with pre_norm
+  Tensor sinusoids;                   ///< R [rows, width]: all sines of a row, then all cosines
 
   /// With the sizes and switches of `config`, for at most `rows` keys.
   RelativeStack(const RelativeStackConfig& config, std::int64_t rows, RngKey key);
