@@ -64,13 +64,14 @@ TokenModel::Reading RecurrentMemoryTransformer::read(const Pass& pass, const Seg
   reading.next = state;  // keeps names and boundary rules
   const std::int64_t length = segment.tokens.size(1);
   const std::int64_t written = write_ ? memory_ : 0;
-  if (!whole && written == 0 && !segment.reset.defined()) return reading;
-  Var x = embed(pass, segment);
+  Var memory;
   if (memory_ > 0) {
-    const Var memory = reset_rows(state[0].value, pass.tape.param(initial_memory_), segment.reset);
-    x = write_ ? concat({memory, x, memory}, 1) : concat({memory, x}, 1);
+    memory = reset_rows(state[0].value, pass.tape.param(initial_memory_), segment.reset);
     reading.next[0].value = memory;
   }
+  if (!whole && written == 0) return reading;
+  Var x = embed(pass, segment);
+  if (memory_ > 0) x = write_ ? concat({memory, x, memory}, 1) : concat({memory, x}, 1);
   const Tensor visible = visible_rows(memory_, length, written, x.device());
   const RelativeScope scope = stack_.scope(pass, x.size(1), 0, visible, false);
   const Var none = constant(zeros({x.size(0), 0, x.size(2)}, x.dtype(), x.device()));
