@@ -20,7 +20,7 @@ constexpr Published kPublished[] = {{CostMethod::bptt, 16177, 1.00},
                                     {CostMethod::mrbp, 7229, 0.90}};
 
 const char* x_name(const CostReport& report) {
-  if (report.methods) return "method";
+  if (report.methods) return "horizon";
   return report.options.axis == CostAxis::length ? "length" : "memory";
 }
 
@@ -57,12 +57,7 @@ Json setting_of(const CostReport& report) {
 
 Json to_json(const CostReport& report, const CostRow& row) {
   Json json{{"model", row.model}, {"method", name_of(row.method)}, {"x_name", x_name(report)}};
-  if (report.methods) {
-    json["x"] = name_of(row.method);
-    json["horizon"] = row.x;
-  } else {
-    json["x"] = row.x;
-  }
+  json["x"] = row.x;
   if (!row.not_run.empty()) {
     json["not_run"] = row.not_run;
     return json;
@@ -88,8 +83,8 @@ Table table_of(const CostReport& report) {
   Table table;
   table.columns = {{"model", false}};
   if (!inference) table.columns.push_back({"method", false});
-  for (const char* name : {report.methods ? "horizon" : x_name(report), "multiply-adds", "active",
-                           "with weights", "process", "state", "seconds", "tokens/s"})
+  for (const char* name : {x_name(report), "multiply-adds", "active", "with weights", "process",
+                           "state", "seconds", "tokens/s"})
     table.columns.push_back({name});
   table.columns.push_back({"not run", false});
   for (const CostRow& row : report.rows) {

@@ -346,8 +346,9 @@ TEST_SUITE("bench") {
     CHECK(report.rows[5].x == 16);
     CHECK(report.rows[5].cost.scored == 4 * 16 * 4);
     const json parsed = json::parse(bench::to_json(report));
-    CHECK(parsed["rows"][5]["x"] == "mrbp");
-    CHECK(parsed["rows"][5]["horizon"] == 16);
+    CHECK(parsed["rows"][5]["method"] == "mrbp");
+    CHECK(parsed["rows"][5]["x_name"] == "horizon");
+    CHECK(parsed["rows"][5]["x"] == 16);
     CHECK(parsed["published"][0]["megabytes"] == 16177);
     CHECK(parsed["ratios"]["horizon_16"]["mrbp"]["seconds"]["of"] == "bptt");
     CHECK(parsed["ratios"]["horizon_4"]["checkpointed"]["active_bytes"]["ratio"].get<double>() > 1);

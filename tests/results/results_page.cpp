@@ -211,10 +211,19 @@ constexpr Quantity kQuantities[] = {
     {"seconds", "Time", "seconds", time_text, true},
     {"state_bytes", "State that is carried", "bytes", bytes_text, false}};
 
+/// What a row is about: its model, with the method where it trains, and the method alone in the
+/// table of methods.
+std::string subject_of(const Json& row) {
+  const auto model = row.at("model").get<std::string>();
+  const std::string method = row.value("method", "inference");
+  if (row.at("x_name") == "horizon") return method;
+  return method == "inference" ? model : model + ", " + method;
+}
+
 /// A file of `memformer bench cost`.
 struct Costs {
   std::string x_name;
-  Lines models;         // in the order of the file
+  Lines models;         // subjects, in the order of the file
   std::set<double> xs;  // growing
   std::map<std::pair<std::string, double>, Json> rows;
   std::string not_run;  // a line for each row that was left out
@@ -236,7 +245,7 @@ Costs costs_of(const Json& json, const std::string& file) {
         value_at(json, "/kind").dump());
   Costs costs;
   for (const Json& row : json.at("rows")) {
-    const auto model = row.at("model").get<std::string>();
+    const std::string model = subject_of(row);
     const auto x_name = row.at("x_name").get<std::string>();
     const double x = row.at("x").get<double>();
     if (costs.x_name.empty()) costs.x_name = x_name;
@@ -543,7 +552,7 @@ class Page {
             add_point(chart, model, x, y);
       if (chart.series.empty()) continue;
       text += fmt::format("**{}**\n\n{}\n", quantity.title, cost_table(costs, quantity));
-      if (!quantity.drawn) continue;
+      if (!quantity.drawn || costs.xs.size() < 3) continue;
       std::string suffix = quantity.key;
       std::ranges::replace(suffix, '_', '-');
       text += picture("cost-" + name + "-" + suffix, chart) + "\n\n";
