@@ -57,6 +57,13 @@ std::vector<Parameter> parameters(const Layer& layer) {
   return collector.take();
 }
 
+/// Elements of all values: the size of a model.
+inline std::int64_t count_elements(const std::vector<Parameter>& parameters) {
+  std::int64_t count = 0;
+  for (const Parameter& parameter : parameters) count += parameter.value().elements();
+  return count;
+}
+
 /// Moves the values to `device`; every handle of a parameter sees it. Gradients are dropped.
 inline void move_to(Device device, std::vector<Parameter> parameters) {
   const CategoryScope category(Category::parameter);

@@ -304,6 +304,19 @@ inline std::int64_t peak_of(WindowMethod method, const Trial& trial) {
   return peak_of(method, trial.model, trial.segments, trial.entry, trial.key);
 }
 
+/// kMethod with an observer that keeps every segment's logits: a negative control of what counts
+/// bytes.
+template <auto kMethod>
+WindowResult hoarding(const Recurrence& model, std::span<const Segment> segments,
+                      const State& entry, RngKey key, const WindowOptions&) {
+  std::vector<Tensor> hoard;
+  WindowOptions options;
+  options.observe = [&](std::int64_t, const Segment&, const Tensor& outputs) {
+    hoard.push_back(outputs);
+  };
+  return kMethod(model, segments, entry, key, options);
+}
+
 /// All that a pass over a window leaves.
 struct Outcome {
   WindowResult result;

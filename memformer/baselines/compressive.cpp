@@ -25,7 +25,7 @@ MultiplyAdds multiply_adds(const CompressiveConfig& c) {
   const std::int64_t layer = layer_multiply_adds(c, c.segment, c.compressed + c.cache + c.segment);
   const bool convolves = !c.mean_pooling && c.compressed > 0;
   const std::int64_t convolutions = convolves ? c.layers * c.segment * c.width * c.width : 0;
-  return {(c.layers - 1) * layer + convolutions, layer + c.segment * c.width * c.vocabulary};
+  return {(c.layers - 1) * layer + convolutions, layer + head_multiply_adds(c)};
 }
 
 CompressiveTransformer::CompressiveTransformer(const CompressiveConfig& config, RngKey key)
@@ -124,11 +124,12 @@ TokenModel::Reading CompressiveTransformer::read(const Pass& pass, const Segment
       reading.next[2 * l + 1].value =
           last_rows(compressed, config_.task_gradient ? z : constant(z.value), config_.compressed);
       if (reconstructs) {
-        const Var query = constant(x.value);
+        const auto attended = [&](const Var& rows_seen, const Tensor& seen) {
+          return stack_.layers[l].content_attention(constant(x.value), rows_seen, seen);
+        };
         const Var written = config_.task_gradient ? compress(pass, l, still) : z;
         const Var difference =
-            sub(constant(stack_.layers[l].content_attention(query, still, leaving_mask).value),
-                stack_.layers[l].content_attention(query, written, group_mask));
+            sub(constant(attended(still, leaving_mask).value), attended(written, group_mask));
         const Var loss = scale(mean(square(difference)), config_.reconstruction);
         reading.auxiliary = reading.auxiliary.value.defined() ? add(reading.auxiliary, loss) : loss;
       }

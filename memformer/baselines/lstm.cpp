@@ -18,7 +18,7 @@ void validate(const LstmConfig& c) {
 }
 
 MultiplyAdds multiply_adds(const LstmConfig& c) {
-  return {c.layers * 8 * c.segment * c.width * c.width, c.segment * c.width * c.vocabulary};
+  return {c.layers * 8 * c.segment * c.width * c.width, head_multiply_adds(c)};
 }
 
 Lstm::Layer::Layer(const LstmConfig& c, RngKey key)
@@ -92,25 +92,19 @@ TokenModel::Reading Lstm::read(const Pass& pass, const Segment& segment, const L
     Var& cell = reading.next[2 * l + 1].value;
     hidden = reset_rows(hidden, zero, segment.reset);
     cell = reset_rows(cell, zero, segment.reset);
+    const auto run = [&layer](const Pass& at, std::span<const Var> values) {
+      const Layer::Run result = layer.run(at, values[0], values[1], values[2]);
+      return std::vector<Var>{result.rows, result.hidden, result.cell};
+    };
     std::vector<Var> rows;
     for (std::int64_t begin = 0; begin < length; begin += chunk) {
       const Var part = slice(x, 1, begin, std::min(begin + chunk, length));
-      if (replay_tokens_ > 0 && pass.tape.records()) {
-        const std::array inputs{part, hidden, cell};
-        const auto run = [&layer](const Pass& again, std::span<const Var> values) {
-          const Layer::Run result = layer.run(again, values[0], values[1], values[2]);
-          return std::vector<Var>{result.rows, result.hidden, result.cell};
-        };
-        const std::vector<Var> results = replay(inner, run, inputs);
-        rows.push_back(results[0]);
-        hidden = results[1];
-        cell = results[2];
-      } else {
-        const Layer::Run result = layer.run(inner, part, hidden, cell);
-        rows.push_back(result.rows);
-        hidden = result.hidden;
-        cell = result.cell;
-      }
+      const std::array inputs{part, hidden, cell};
+      const std::vector<Var> results =
+          replay_tokens_ > 0 ? replay(inner, run, inputs) : run(inner, inputs);
+      rows.push_back(results[0]);
+      hidden = results[1];
+      cell = results[2];
     }
     x = dropout(inner.at("dropout"), rows.size() == 1 ? rows[0] : concat(rows, 1),
                 dropout_probability_);

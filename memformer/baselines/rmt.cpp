@@ -14,7 +14,7 @@ void validate(const RmtConfig& c) {
 MultiplyAdds multiply_adds(const RmtConfig& c) {
   const std::int64_t rows = c.segment + (c.write ? 2 : 1) * c.memory;
   const std::int64_t layers = c.layers * layer_multiply_adds(c, rows, rows);
-  const std::int64_t head = c.segment * c.width * c.vocabulary;
+  const std::int64_t head = head_multiply_adds(c);
   if (!c.write || c.memory == 0) return {0, layers + head};
   return {layers, head};
 }
@@ -25,7 +25,7 @@ RecurrentMemoryTransformer::RecurrentMemoryTransformer(const RmtConfig& config, 
       memory_(config.memory),
       write_(config.write) {
   if (memory_ > 0)
-    initial_memory_ = normal_parameter({memory_, config.width}, deviation(config),
+    initial_memory_ = normal_parameter({memory_, config.width}, config.token_deviation(),
                                        key.at("initial_memory"), config.dtype);
   mf::parameters(*this);  // gives each parameter its path as its name
 }

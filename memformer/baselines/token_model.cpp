@@ -26,16 +26,23 @@ void validate(const TokenModelConfig& c) {
   check(is_float(c.dtype), "configuration: model.dtype is {}; use f32 or f64", c.dtype);
 }
 
-double TokenModel::deviation(const TokenModelConfig& c) {
-  return c.embedding_deviation > 0.0 ? c.embedding_deviation
-                                     : 1.0 / std::sqrt(static_cast<double>(c.width));
+double TokenModelConfig::token_scale() const {
+  return embedding_scale > 0.0 ? embedding_scale : std::sqrt(static_cast<double>(width));
+}
+
+double TokenModelConfig::token_deviation() const {
+  return embedding_deviation > 0.0 ? embedding_deviation
+                                   : 1.0 / std::sqrt(static_cast<double>(width));
+}
+
+std::int64_t head_multiply_adds(const TokenModelConfig& c) {
+  return c.segment * c.width * c.vocabulary;
 }
 
 TokenModel::TokenModel(const TokenModelConfig& c, RngKey key)
-    : tokens_(c.vocabulary, c.width, deviation(c), key.at("tokens"), c.dtype),
+    : tokens_(c.vocabulary, c.width, c.token_deviation(), key.at("tokens"), c.dtype),
       output_bias_(constant_parameter({c.vocabulary}, 0.0, c.dtype)),
-      embedding_scale_(c.embedding_scale > 0.0 ? c.embedding_scale
-                                               : std::sqrt(static_cast<double>(c.width))),
+      embedding_scale_(c.token_scale()),
       dropout_(c.dropout),
       longest_(c.segment) {}
 
@@ -66,20 +73,8 @@ StepResult TokenModel::step(const Pass& pass, const Segment& segment,
   if (!segment.targets.defined()) return result;
   result.outputs = linear(contiguous(reading.hidden), transpose(pass.tape.param(tokens_.weight)),
                           pass.tape.param(output_bias_));
-  CrossEntropyOptions options;
-  options.ignore_index = kIgnore;
-  options.reduction = CrossEntropyOptions::Reduction::sum;
-  result.loss = cross_entropy(result.outputs, segment.targets, options);
+  result.loss = summed_loss(result.outputs, segment.targets);
   return result;
-}
-
-Var reset_rows(const Var& x, const Var& initial, const Tensor& reset) {
-  if (!reset.defined()) return x;
-  check(reset.shape() == Shape{x.size(0)}, "token model: reset must be u8[{}]; got {}", x.size(0),
-        reset);
-  std::vector<std::int64_t> extents(static_cast<std::size_t>(x.rank()), 1);
-  extents[0] = x.size(0);
-  return where(reset.reshape(Shape(extents)), expand(initial, x.shape()), x);
 }
 
 }  // namespace mf

@@ -17,6 +17,10 @@ struct TokenModelConfig {
   double embedding_deviation = 0.0;  ///< of the initial token table; 0: 1/sqrt(width)
   DType dtype = DType::f32;          ///< of parameters, activations and state; or f64
 
+  /// embedding_scale with its default resolved.
+  double token_scale() const;
+  /// embedding_deviation with its default resolved.
+  double token_deviation() const;
   /// Shows every field with its name; configurations that hold more call it first.
   template <class Field>
   void each_field(Field&& field) {
@@ -34,6 +38,8 @@ struct TokenModelConfig {
 };
 /// Throws Error naming the first impossible value and what it could be.
 void validate(const TokenModelConfig& config);
+/// Of the logits of a segment of L tokens: L d V.
+std::int64_t head_multiply_adds(const TokenModelConfig& config);
 
 /// A model that reads a segment token by token and is scored at position i on token i + 1
 /// (Prediction::next_token): the baselines. Logits are x E^T + b, with the token table E and an
@@ -63,8 +69,6 @@ class TokenModel : public Recurrence {
   /// Embeddings of the segment's tokens, scaled and dropped out: [B, L, width]. Throws Error if it
   /// is longer than the model takes, or padded.
   Var embed(const Pass& pass, const Segment& segment) const;
-  /// Of the initial token table.
-  static double deviation(const TokenModelConfig& config);
 
   /// Names the members for ParameterCollector.
   template <class F>
@@ -81,9 +85,5 @@ class TokenModel : public Recurrence {
   double dropout_;
   std::int64_t longest_;
 };
-
-/// Rows of `x` [B, ..] that start a document replaced by `initial` [1, ..] or [B, ..]; `reset` u8
-/// [B] or undefined.
-Var reset_rows(const Var& x, const Var& initial, const Tensor& reset);
 
 }  // namespace mf

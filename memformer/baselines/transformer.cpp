@@ -1,7 +1,5 @@
 #include "memformer/baselines/transformer.h"
 
-#include <cmath>
-
 #include "autograd/ops.h"
 #include "nn/parameters.h"
 
@@ -22,8 +20,7 @@ ModelConfig TransformerConfig::encoder() const {
   c.attention_dropout = attention_dropout;
   c.norm_epsilon = norm_epsilon;
   c.positions = positions;
-  c.embedding_scale =
-      embedding_scale > 0.0 ? embedding_scale : std::sqrt(static_cast<double>(width));
+  c.embedding_scale = token_scale();
   c.embedding_deviation = embedding_deviation;
   c.dtype = dtype;
   return c;

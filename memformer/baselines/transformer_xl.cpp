@@ -14,7 +14,7 @@ void validate(const TransformerXlConfig& c) {
 
 MultiplyAdds multiply_adds(const TransformerXlConfig& c) {
   const std::int64_t layer = layer_multiply_adds(c, c.segment, c.cache + c.segment);
-  return {(c.layers - 1) * layer, layer + c.segment * c.width * c.vocabulary};
+  return {(c.layers - 1) * layer, layer + head_multiply_adds(c)};
 }
 
 TransformerXl::TransformerXl(const TransformerXlConfig& config, RngKey key)

@@ -36,12 +36,6 @@ void require_positive(const char* name, std::int64_t value) {
 
 // Models -----------------------------------------------------------------------------------------
 
-std::vector<std::string> cost_models() {
-  std::vector<std::string> names = baseline_names();
-  names.insert(names.begin(), kMemformer);
-  return names;
-}
-
 bool has_memory_size(const std::string& model) {
   return model == kMemformer || model == kTransformerXl || model == kCompressive || model == kRmt;
 }
@@ -88,10 +82,7 @@ CostShape with_memory(CostShape shape, const std::string& model, std::int64_t ro
 }
 
 std::int64_t parameters_of(const RunConfig& config) {
-  std::int64_t elements = 0;
-  for (const Parameter& parameter : make_model(config, RngKey{0})->parameters())
-    elements += parameter.value().elements();
-  return elements;
+  return count_elements(make_model(config, RngKey{0})->parameters());
 }
 
 std::int64_t layers_of(const CostShape& shape, const std::string& model) {
@@ -123,9 +114,27 @@ const char* name_of(CostMethod method) {
   return "";
 }
 
+std::vector<CostMethod> methods_of(const CostOptions& options) {
+  if (options.training) return {CostMethod::mrbp, CostMethod::bptt};
+  return {CostMethod::inference};
+}
+
+namespace {
+
+bool reads_ahead(const CostJob& job) {
+  return prediction_of(job.model) == Prediction::next_segment;
+}
+
+/// What is behind the last segment that a next-segment model predicts is not there to be read.
+std::int64_t steps_of(const CostJob& job) {
+  return job.tokens / segment_of(job.model) - (reads_ahead(job) ? 1 : 0);
+}
+
+}  // namespace
+
 std::vector<Segment> cost_window(const CostJob& job) {
   const std::int64_t length = segment_of(job.model);
-  const bool ahead = prediction_of(job.model) == Prediction::next_segment;
+  const bool ahead = reads_ahead(job);
   check(job.tokens % length == 0 && job.tokens / length >= (ahead ? 2 : 1),
         "bench cost: a text of {} tokens is not {} whole segments of {}", job.tokens,
         ahead ? "two or more" : "one or more", length);
@@ -152,8 +161,7 @@ std::vector<Segment> cost_window(const CostJob& job) {
     return i % length == 0 ? static_cast<std::int32_t>(vocabulary - 1) : token(row, i - 1);
   };
   std::vector<Segment> window;
-  const std::int64_t steps = job.tokens / length - (ahead ? 1 : 0);
-  for (std::int64_t t = 0; t < steps; ++t) {
+  for (std::int64_t t = 0; t < steps_of(job); ++t) {
     Segment& segment = window.emplace_back();
     segment.tokens = columns(token, t * length);
     if (ahead) segment.decoder_inputs = columns(fed, (t + 1) * length);
@@ -256,7 +264,7 @@ CostOptions checked(CostOptions options) {
         "bench cost: the limits {} s and {} bytes must be positive", options.limit_seconds,
         options.limit_bytes);
   check(!options.models.empty(), "bench cost: no model is given; choose some of {}",
-        fmt::join(cost_models(), ", "));
+        fmt::join(model_names(), ", "));
   if (by_length) return options;
   std::erase_if(options.models, [](const std::string& name) { return !has_memory_size(name); });
   check(!options.models.empty(), "bench cost: none of the models has a memory of a chosen size");
@@ -331,9 +339,8 @@ std::pair<CostJob, std::int64_t> job_at(const CostOptions& options, CostShape sh
   job.method = method;
   job.repeats = options.repeats;
   job.seed = options.seed;
-  const std::int64_t steps =
-      job.tokens / shape.segment - (prediction_of(job.model) == Prediction::next_segment ? 1 : 0);
-  return {job, method == CostMethod::inference ? steps * multiply_adds(job.model).total() : 0};
+  const std::int64_t forward = steps_of(job) * multiply_adds(job.model).total();
+  return {job, method == CostMethod::inference ? forward : 0};
 }
 
 constexpr std::array kMeasures{"active_bytes", "state_bytes", "process_bytes", "seconds"};
@@ -430,15 +437,13 @@ std::string told(const CostRow& row, const char* unit) {
 CostReport bench_cost(const CostOptions& given) {
   CostReport report = started(checked(given));
   const CostOptions& options = report.options;
-  std::vector<CostMethod> methods{CostMethod::inference};
-  if (options.training) methods = {CostMethod::mrbp, CostMethod::bptt};
   for (const std::string& model : options.models)
     report.models.push_back(described(options, model));
 
   std::map<std::pair<std::string, CostMethod>, Forecast> forecasts;
   for (std::int64_t x = options.from; x <= options.to; x *= 2)
     for (const CostModel& model : report.models)
-      for (const CostMethod method : methods) {
+      for (const CostMethod method : methods_of(options)) {
         CostShape shape = options.shape;
         shape.layers = model.layers;
         CostRow row{model.name, method, x, {}, 0, ""};

@@ -28,8 +28,6 @@ struct CostShape {
   std::int64_t memory_tokens = 16;  ///< Recurrent Memory Transformer
 };
 
-/// "memformer" and the names of all baselines.
-std::vector<std::string> cost_models();
 /// Whether a model of this name has a memory whose size can be chosen.
 bool has_memory_size(const std::string& model);
 /// The configuration of the model of this name. Throws Error on an unknown name.
@@ -93,7 +91,7 @@ struct CostOptions {
   std::int64_t from = 0;                           ///< first x; 0: 128 tokens or 32 rows
   std::int64_t to = 0;                             ///< last x; 0: 65536 tokens or 2048 rows
   std::int64_t length = 4096;                      ///< tokens of the text where memory grows
-  std::vector<std::string> models{cost_models()};  ///< those that are measured
+  std::vector<std::string> models{model_names()};  ///< those that are measured
   bool training = false;                           ///< one window by mrbp and bptt, not inference
   std::int64_t repeats = 3;                        ///< of a point's run
   double limit_seconds = 120.0;                    ///< no run is begun that may take longer
@@ -106,6 +104,9 @@ struct CostOptions {
   /// Is told of each point.
   std::function<void(const std::string&)> progress{};
 };
+
+/// What is measured at each point: inference, or a training step by mrbp and by bptt.
+std::vector<CostMethod> methods_of(const CostOptions& options);
 
 /// One model at one point.
 struct CostRow {

@@ -156,9 +156,7 @@ void add_figure(Report& page, const CostReport& report, CostMethod method, const
 }
 
 void add_figures(Report& page, const CostReport& report) {
-  std::vector<CostMethod> methods{CostMethod::inference};
-  if (report.options.training) methods = {CostMethod::mrbp, CostMethod::bptt};
-  for (const CostMethod method : methods) {
+  for (const CostMethod method : methods_of(report.options)) {
     const auto add = [&](const char* title, const char* y_label, bool bytes,
                          double (*value)(const Cost&)) {
       add_figure(page, report, method, title, y_label, bytes, value);

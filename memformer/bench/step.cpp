@@ -142,7 +142,7 @@ StepReport bench_step(const StepOptions& options) {
   const Memformer model(config, key.at("weights"));
   std::vector<Parameter> parameters = model.parameters();
   move_to(options.device, parameters);
-  for (const Parameter& parameter : parameters) report.parameters += parameter.value().elements();
+  report.parameters = count_elements(parameters);
   std::vector<Segment> segments =
       language_window(config, options.batch, options.segments, key.at("tokens"));
   for (Segment& segment : segments) segment = segment.to(options.device);

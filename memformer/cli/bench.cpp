@@ -398,7 +398,7 @@ void add_bench_cost(CLI::App& parent) {
   add_cost_shape(*command, options.shape);
   command->add_option("--models", options.models, "those to measure, with commas between")
       ->delimiter(',')
-      ->check(CLI::IsMember(bench::cost_models()));
+      ->check(CLI::IsMember(model_names()));
   command->add_option("--from", options.from, "first length or memory; 0: 128 tokens, 32 rows");
   command->add_option("--to", options.to, "last one; 0: 65536 tokens, 2048 rows");
   command->add_option("--length", options.length, "tokens of the text with --over memory");

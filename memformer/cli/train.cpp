@@ -8,6 +8,7 @@
 #include "memformer/cli/device.h"
 #include "memformer/cli/progress.h"
 #include "memformer/train/evaluate.h"
+#include "nn/parameters.h"
 #include "tensor/backend.h"
 #include "tensor/cpu/isa.h"
 #include "tensor/cpu/parallel.h"
@@ -74,9 +75,6 @@ void train(const TrainArguments& arguments) {
         "note: the checkpoint was made on %s, this run goes on with %s: bits may differ from those "
         "of the uninterrupted run\n",
         device_before.c_str(), device.c_str());
-  std::int64_t parameters = 0;
-  for (const Parameter& parameter : trainer.model().parameters())
-    parameters += parameter.value().elements();
   if (config.data.is_task()) {
     std::printf("data: %s, %lld rows\n", config.data.source.c_str(),
                 static_cast<long long>(config.data.batch));
@@ -88,7 +86,8 @@ void train(const TrainArguments& arguments) {
   }
   std::printf(
       "model: %s, %lld parameters; %lld steps from step %lld, %s, %d threads, %s; run folder %s\n",
-      model_name(config).c_str(), static_cast<long long>(parameters),
+      model_name(config).c_str(),
+      static_cast<long long>(count_elements(trainer.model().parameters())),
       static_cast<long long>(config.train.steps), static_cast<long long>(trainer.progress().step),
       device.c_str(), threads(), isa.c_str(), arguments.out.c_str());
   std::fflush(stdout);
@@ -117,12 +116,10 @@ void add_train(CLI::App& program) {
   command->add_option("--config", arguments->config,
                       "JSON file with every hyperparameter; absent keys "
                       "keep their defaults");
-  std::vector<std::string> models = baseline_names();
-  models.insert(models.begin(), "memformer");
   command
       ->add_option("--model", arguments->model,
                    "the model, if no configuration says so; with its defaults")
-      ->check(CLI::IsMember(models));
+      ->check(CLI::IsMember(model_names()));
   command->add_option("--set", arguments->settings, "change a key, such as --set train.steps=200");
   command->add_option("--out", arguments->out, "folder of the run")->required();
   command->add_flag("--resume", arguments->resume, "go on from the run's checkpoint, bit for bit");

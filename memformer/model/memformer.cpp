@@ -109,10 +109,7 @@ StepResult Memformer::step(const Pass& pass, const Segment& segment, const LiveS
   if (!segment.targets.defined()) return result;
   result.outputs = decoder_ ? decode(pass, segment.decoder_inputs, encoded, segment.padding)
                             : logits(pass, encoded);
-  CrossEntropyOptions options;
-  options.ignore_index = kIgnore;
-  options.reduction = CrossEntropyOptions::Reduction::sum;
-  result.loss = cross_entropy(result.outputs, segment.targets, options);
+  result.loss = summed_loss(result.outputs, segment.targets);
   return result;
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "autograd/ops.h"
+#include "memformer/replay/state.h"
 
 namespace mf {
 
@@ -50,9 +51,7 @@ Var Memory::advance(const Pass& pass, const Var& written) const {
 Var Memory::start(const Pass& pass, const Var& memory, const Tensor& reset) const {
   if (!reset.defined()) return memory;
   const ModuleScope scope(pass);
-  check(reset.shape() == Shape{memory.size(0)}, "memory: reset must be u8[{}]; got {}",
-        memory.size(0), reset);
-  return where(reset.reshape({memory.size(0), 1, 1}), initial(pass, memory.size(0)), memory);
+  return reset_rows(memory, initial(pass, memory.size(0)), reset);
 }
 
 }  // namespace mf

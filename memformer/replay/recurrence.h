@@ -16,6 +16,10 @@ struct StepResult {
   LiveState next;  ///< M_{t+1}
 };
 
+/// Cross-entropy in nats, summed over the scored targets: logits [B, K, vocabulary], targets i32
+/// [B, K] as Segment::targets.
+Var summed_loss(const Var& logits, const Tensor& targets);
+
 /// A model that reads segments one after the other: (x_t, M_t) -> (outputs_t, M_{t+1}).
 /// Back-propagation through time (mrbp, bptt, truncated) is written against this and knows nothing
 /// of Memformer. A step must be repeatable: all it draws comes from pass.key, and it has no side

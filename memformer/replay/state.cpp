@@ -1,5 +1,7 @@
 #include "memformer/replay/state.h"
 
+#include "autograd/ops/where.h"
+
 namespace mf {
 
 State values_of(const LiveState& state) {
@@ -42,6 +44,14 @@ LiveState cross_boundary(LiveState state, std::int64_t segment) {
 State with_boundary(State state, Boundary boundary) {
   for (auto& entry : state) entry.boundary = boundary;
   return state;
+}
+
+Var reset_rows(const Var& x, const Var& initial, const Tensor& reset) {
+  if (!reset.defined()) return x;
+  check(reset.shape() == Shape{x.size(0)}, "state: reset must be u8[{}]; got {}", x.size(0), reset);
+  std::vector<std::int64_t> extents(static_cast<std::size_t>(x.rank()), 1);
+  extents[0] = x.size(0);
+  return where(reset.reshape(Shape(extents)), initial, x);
 }
 
 std::int64_t bytes_of(const State& state) {

@@ -48,6 +48,9 @@ LiveState leaves_of(Tape& tape, const State& state);
 LiveState cross_boundary(LiveState state, std::int64_t segment);
 /// The state with one rule for all its entries.
 State with_boundary(State state, Boundary boundary);
+/// `x` [B, ..] with the rows that start a document replaced by `initial`, which broadcasts to x;
+/// `reset` u8 [B] or undefined. No gradient passes from such a row to x.
+Var reset_rows(const Var& x, const Var& initial, const Tensor& reset);
 /// Bytes of all entries.
 std::int64_t bytes_of(const State& state);
 

@@ -74,20 +74,25 @@ struct Destination {
   Tensor target;
 };
 
+/// The tensor of this name; null if there is none.
+const Tensor* find_tensor(const TensorFile& file, const std::string& name) {
+  const auto found = std::find_if(file.tensors.begin(), file.tensors.end(),
+                                  [&](const auto& entry) { return entry.first == name; });
+  return found == file.tensors.end() ? nullptr : &found->second;
+}
+
 void copy_all(const TensorFile& file, const std::string& path,
               std::vector<Destination> destinations) {
   std::vector<Tensor> sources;
   for (const Destination& destination : destinations) {
-    const auto found =
-        std::find_if(file.tensors.begin(), file.tensors.end(),
-                     [&](const auto& entry) { return entry.first == destination.name; });
-    check(found != file.tensors.end(), "checkpoint: {} has no tensor '{}'; {} is expected", path,
+    const Tensor* const found = find_tensor(file, destination.name);
+    check(found != nullptr, "checkpoint: {} has no tensor '{}'; {} is expected", path,
           destination.name, destination.target);
-    check(found->second.shape() == destination.target.shape() &&
-              found->second.dtype() == destination.target.dtype(),
+    check(found->shape() == destination.target.shape() &&
+              found->dtype() == destination.target.dtype(),
           "checkpoint: {} has {} as '{}'; {} is expected; was it made with another configuration?",
-          path, found->second, destination.name, destination.target);
-    sources.push_back(found->second);
+          path, *found, destination.name, destination.target);
+    sources.push_back(*found);
   }
   for (std::size_t i = 0; i < sources.size(); ++i)
     destinations[i].target.copy_(sources[i].to(destinations[i].target.device()));
@@ -96,15 +101,13 @@ void copy_all(const TensorFile& file, const std::string& path,
 /// Room for a stored tensor of the carried state, which may have grown; `fresh` itself where that
 /// has the right extents, or where the stored one is none of its kind.
 Tensor room_for(const TensorFile& file, const std::string& name, const Tensor& fresh) {
-  for (const auto& [stored_name, stored] : file.tensors) {
-    if (stored_name != name || stored.shape() == fresh.shape()) continue;
-    if (stored.dtype() != fresh.dtype() || stored.rank() != fresh.rank() ||
-        stored.size(0) != fresh.size(0))
-      continue;
-    const CategoryScope category(Category::state);
-    return empty(stored.shape(), stored.dtype(), fresh.device());
-  }
-  return fresh;
+  const Tensor* const stored = find_tensor(file, name);
+  const bool grown = stored != nullptr && stored->shape() != fresh.shape() &&
+                     stored->dtype() == fresh.dtype() && stored->rank() == fresh.rank() &&
+                     stored->size(0) == fresh.size(0);
+  if (!grown) return fresh;
+  const CategoryScope category(Category::state);
+  return empty(stored->shape(), stored->dtype(), fresh.device());
 }
 
 std::vector<Destination> weight_destinations(const Recurrence& model, const std::string& prefix) {

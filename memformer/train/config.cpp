@@ -114,6 +114,12 @@ constexpr const char* kMemformer = "memformer";
 
 }  // namespace
 
+std::vector<std::string> model_names() {
+  std::vector<std::string> names = baseline_names();
+  names.insert(names.begin(), kMemformer);
+  return names;
+}
+
 std::string model_name(const RunConfig& config) {
   return config.baseline ? name_of(*config.baseline) : kMemformer;
 }

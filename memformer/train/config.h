@@ -98,6 +98,8 @@ struct RunConfig {
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };
 
+/// "memformer" and the names of all baselines.
+std::vector<std::string> model_names();
 /// "memformer", or the name of the baseline.
 std::string model_name(const RunConfig& config);
 /// A configuration with the defaults of this model; see `baseline_names`.

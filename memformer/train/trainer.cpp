@@ -344,11 +344,8 @@ void Trainer::write_manifest() const {
             {"isa", std::string(name_of(current_isa()))},
             {"seed", config_.train.seed},
             {"model", model_name(config_)},
-            {"parameters", 0},
+            {"parameters", count_elements(parameters_)},
             {"data", {{"source", config_.data.source}}}};
-  std::int64_t count = 0;
-  for (const Parameter& parameter : parameters_) count += parameter.value().elements();
-  json["parameters"] = count;
   const MultiplyAdds counts = multiply_adds(config_);
   json["multiply_adds_per_token"] =
       static_cast<double>(counts.total()) / static_cast<double>(segment_of(config_));

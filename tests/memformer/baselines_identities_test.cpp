@@ -13,10 +13,7 @@ constexpr double kSame = 1e-12;
 
 template <class Config>
 std::int64_t parameter_count(const Config& config) {
-  std::int64_t count = 0;
-  for (const Parameter& parameter : typename Config::Model(config, RngKey{1}).parameters())
-    count += parameter.value().elements();
-  return count;
+  return count_elements(typename Config::Model(config, RngKey{1}).parameters());
 }
 
 CompressiveConfig compressive(bool pre_norm = true) {

@@ -180,16 +180,7 @@ std::string row_dependence(const Recurrence& model, const TokenTrial& trial) {
 }
 
 std::int64_t hoarding_peak(const TokenTrial& trial) {
-  const auto hoarding = [](const Recurrence& model, std::span<const Segment> segments,
-                           const State& entry, RngKey key, const WindowOptions&) {
-    std::vector<Tensor> hoard;
-    WindowOptions options;
-    options.observe = [&](std::int64_t, const Segment&, const Tensor& outputs) {
-      hoard.push_back(outputs);
-    };
-    return mrbp(model, segments, entry, key, options);
-  };
-  return peak_of(hoarding, *trial.model, trial.segments, trial.entry, trial.key);
+  return peak_of(hoarding<mrbp>, *trial.model, trial.segments, trial.entry, trial.key);
 }
 
 }  // namespace

@@ -89,10 +89,8 @@ TEST_SUITE("bench") {
     report.options.segments = 1;
     CHECK(report.flops() == doctest::Approx(28.69e9).epsilon(0.001));
     const Memformer model(bench::config_of(report.options.model), RngKey{1});
-    std::int64_t count = 0;
-    for (const Parameter& parameter : model.parameters()) count += parameter.value().elements();
     // torch_peer.py prints 4,682,752; its writer has three biases of 256 more.
-    CHECK(count == 4682752 - 3 * 256);
+    CHECK(count_elements(model.parameters()) == 4682752 - 3 * 256);
   }
 
   TEST_CASE("bench: a window is one text, each token scored on the next, M_0 at its start") {
@@ -228,7 +226,7 @@ TEST_SUITE("bench") {
     options.progress = [&](const std::string& line) { told.push_back(line); };
     bench::CostReport report = bench::bench_cost(options);
     CHECK(report.holds());
-    REQUIRE(report.rows.size() == 3 * bench::cost_models().size());
+    REQUIRE(report.rows.size() == 3 * model_names().size());
     CHECK(told.size() == report.rows.size());
     for (const bench::CostRow& row : report.rows) {
       CAPTURE(row.model);
@@ -328,7 +326,7 @@ TEST_SUITE("bench") {
     options.from = options.to = 16;
     const bench::CostReport report = bench::bench_cost(options);
     CHECK(report.holds());
-    REQUIRE(report.rows.size() == 2 * bench::cost_models().size());
+    REQUIRE(report.rows.size() == 2 * model_names().size());
     CHECK(report.rows[0].method == bench::CostMethod::mrbp);
     CHECK(report.rows[1].method == bench::CostMethod::bptt);
     // The memory path runs twice.

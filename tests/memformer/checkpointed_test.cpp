@@ -188,18 +188,10 @@ TEST_SUITE("memformer") {
 
   TEST_CASE("checkpointed_bptt: an observer that keeps the logits is seen in the growth") {
     // Negative control of the measurement above.
-    const auto hoarding = [](const Recurrence& model, std::span<const Segment> segments,
-                             const State& entry, RngKey key, const WindowOptions&) {
-      std::vector<Tensor> hoard;
-      WindowOptions options;
-      options.observe = [&](std::int64_t, const Segment&, const Tensor& outputs) {
-        hoard.push_back(outputs);
-      };
-      return checkpointed_bptt(model, segments, entry, key, options);
-    };
     const Trial longer = even_trial(12, DType::f32), shorter = even_trial(4, DType::f32);
     const std::int64_t logits = 4 * 6 * 13 * size_of(DType::f32);
-    CHECK(peak_of(hoarding, longer) - peak_of(hoarding, shorter) ==
+    CHECK(peak_of(hoarding<checkpointed_bptt>, longer) -
+              peak_of(hoarding<checkpointed_bptt>, shorter) ==
           peak_of(checkpointed_bptt, longer) - peak_of(checkpointed_bptt, shorter) + 8 * logits);
   }
 

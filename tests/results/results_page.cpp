@@ -126,6 +126,13 @@ std::string joined(const std::set<std::string>& parts) {
   return text;
 }
 
+/// What a result was made on: "2 threads, avx512".
+std::string machine_of(const Json& json) {
+  const auto threads = json.at("threads").get<std::int64_t>();
+  return fmt::format("{} {}, {}", threads, threads == 1 ? "thread" : "threads",
+                     json.at("isa").get<std::string>());
+}
+
 // Results ----------------------------------------------------------------------------------------
 
 /// What one seed of a row left.
@@ -447,10 +454,9 @@ class Page {
     std::string text = fmt::format(
         "Tokens: those scored in training. Training FLOP: 6 x multiply-adds per token x tokens, "
         "without what MRBP runs again. Peak memory: of tensors, the most of the seeds. Time: of "
-        "the "
-        "training process, mean. {}: mean ± half the range over the seeds",
+        "the training process, mean. {}: mean ± half the range over the seeds",
         unit);
-    std::set<std::string> splits, devices, patterns;
+    std::set<std::string> splits, machines, patterns;
     for (const Row& row : rows) {
       if (row.plan.contains("same_as")) {
         patterns.insert(row.plan.at("same_as").get<std::string>());
@@ -460,15 +466,13 @@ class Page {
       for (const Seed& seed : row.seeds) {
         if (const Json split = value_at(seed.json, "/metrics/split"); split.is_string())
           splits.insert(split.get<std::string>());
-        const auto threads = seed.json.at("threads").get<std::int64_t>();
-        devices.insert(fmt::format("{} {}, {}", threads, threads == 1 ? "thread" : "threads",
-                                   seed.json.at("isa").get<std::string>()));
+        machines.insert(machine_of(seed.json));
       }
     }
     if (!splits.empty()) text += fmt::format(", {} split", joined(splits));
     if (metric == "accuracy") text += ", 1 is perfect";
     text += "; memory reset: the same model, its memory reset at every segment.";
-    if (!devices.empty()) text += " Run with " + joined(devices) + ".";
+    if (!machines.empty()) text += " Run with " + joined(machines) + ".";
     text += fmt::format(" Again:\n\n    {}", kRunner);
     for (const std::string& pattern : patterns)
       text += pattern.ends_with('*') ? " --only '" + pattern + "'" : " --only " + pattern;
@@ -568,13 +572,10 @@ class Page {
     for (const auto& [key, value] : settings.items())
       setting += fmt::format("{}{} {}", setting.empty() ? "" : ", ", key,
                              value.is_string() ? value.get<std::string>() : value.dump());
-    const auto threads = json.at("threads").get<std::int64_t>();
-    return text + fmt::format(
-                      "Setting: {}. Run with {} {}, {}; all figures: "
-                      "[{}](results/{}). Again:\n\n    {}",
-                      setting.empty() ? "the default" : setting, threads,
-                      threads == 1 ? "thread" : "threads", json.at("isa").get<std::string>(),
-                      file_name, file_name, json.at("command").get<std::string>());
+    return text +
+           fmt::format("Setting: {}. Run with {}; all figures: [{}](results/{}). Again:\n\n    {}",
+                       setting.empty() ? "the default" : setting, machine_of(json), file_name,
+                       file_name, json.at("command").get<std::string>());
   }
 
   /// One figure of a file, or the mean of a row's seeds.
