@@ -250,6 +250,8 @@ CostOptions checked(CostOptions options) {
   const bool by_length = options.axis == CostAxis::length;
   if (options.from == 0) options.from = by_length ? 128 : 32;
   if (options.to == 0) options.to = by_length ? 65536 : 2048;
+  if (options.batch == 0) options.batch = 1;
+  require_positive("batch", options.batch);
   check(options.from > 0 && options.from <= options.to && options.to <= std::int64_t{1} << 24,
         "bench cost: points go from {} to {}; give two positive numbers up to 2^24, the smaller "
         "one first",
@@ -337,15 +339,19 @@ std::pair<CostJob, std::int64_t> job_at(const CostOptions& options, CostShape sh
   if (model == kTransformer) shape.segment = job.tokens;  // attention over the whole text
   job.model = config_of(shape, model);
   job.method = method;
+  job.batch = options.batch;
   job.repeats = options.repeats;
   job.seed = options.seed;
-  const std::int64_t forward = steps_of(job) * multiply_adds(job.model).total();
-  return {job, method == CostMethod::inference ? forward : 0};
+  // Rows share the projection of relative positions: the closed form is that of one.
+  const bool exact = method == CostMethod::inference && options.batch == 1;
+  return {job, exact ? steps_of(job) * multiply_adds(job.model).total() : 0};
 }
 
-constexpr std::array kMeasures{"active_bytes", "state_bytes", "process_bytes", "seconds"};
+constexpr std::array kMeasures{"multiply_adds", "active_bytes", "state_bytes", "process_bytes",
+                               "seconds"};
 
 double measure_of(const Cost& cost, const std::string& measure) {
+  if (measure == "multiply_adds") return static_cast<double>(cost.multiply_adds);
   if (measure == "active_bytes") return static_cast<double>(cost.active_bytes);
   if (measure == "state_bytes") return static_cast<double>(cost.state_bytes);
   if (measure == "process_bytes") return static_cast<double>(cost.process_bytes.value_or(0));
@@ -470,7 +476,9 @@ CostReport bench_cost(const CostOptions& given) {
 CostReport bench_cost_methods(const CostOptions& given) {
   CostReport report = started(given);
   report.methods = true;
+  if (report.options.batch == 0) report.options.batch = 4;
   const CostOptions& options = report.options;
+  require_positive("batch", options.batch);
   require_positive("repeats", options.repeats);
   report.models = {described(options, kMemformer)};
   const std::array methods{CostMethod::bptt, CostMethod::checkpointed, CostMethod::mrbp};
@@ -479,7 +487,7 @@ CostReport bench_cost_methods(const CostOptions& given) {
     job.model = config_of(options.shape, kMemformer);
     job.scored = horizon * options.shape.segment;
     job.tokens = job.scored + options.shape.segment;
-    job.batch = 4;
+    job.batch = options.batch;
     job.repeats = 1;
     job.warm_up = true;
     job.seed = options.seed;

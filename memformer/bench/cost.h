@@ -92,6 +92,7 @@ struct CostOptions {
   std::int64_t to = 0;                             ///< last x; 0: 65536 tokens or 2048 rows
   std::int64_t length = 4096;                      ///< tokens of the text where memory grows
   std::vector<std::string> models{model_names()};  ///< those that are measured
+  std::int64_t batch = 0;                          ///< rows; 0: 1, and 4 in the table of methods
   bool training = false;                           ///< one window by mrbp and bptt, not inference
   std::int64_t repeats = 3;                        ///< of a point's run
   double limit_seconds = 120.0;                    ///< no run is begun that may take longer
@@ -123,7 +124,8 @@ struct CostRow {
 
 /// A measure of one row over that of another: how many times as much `of` takes as `over`.
 struct CostRatio {
-  std::string measure;   ///< "active_bytes", "state_bytes", "process_bytes" or "seconds"
+  /// "multiply_adds", "active_bytes", "state_bytes", "process_bytes" or "seconds".
+  std::string measure;
   std::string of, over;  ///< models, or methods of the table
   std::int64_t x = 0;    ///< where
   double ratio = 0.0;
@@ -156,8 +158,8 @@ struct CostReport {
 /// more than a limit: what grew r-fold from the one to the other is taken to grow max(r, 2)-fold
 /// again, behind a first point 4-fold. Throws Error on impossible options.
 CostReport bench_cost(const CostOptions& options);
-/// The paper's setting for MRBP: of `options` the shape of the Memformer, repeats and seed. One
-/// training step of 4 rows and horizons of 4 and 16 segments by bptt, checkpointed_bptt and mrbp,
+/// The paper's setting for MRBP: of `options` the shape of the Memformer, batch, repeats, seed. One
+/// training step, horizons of 4 and 16 segments, by bptt, checkpointed_bptt and mrbp,
 /// in turn, `repeats` times; medians, and medians of the ratios within a turn.
 CostReport bench_cost_methods(const CostOptions& options);
 /// One JSON object.

@@ -34,6 +34,7 @@ Json setting_of(const CostReport& report) {
           {"from", options.from},
           {"to", options.to},
           {"length", options.length},
+          {"batch", options.batch},
           {"training", options.training},
           {"repeats", options.repeats},
           {"limit_seconds", options.limit_seconds},
@@ -181,16 +182,17 @@ std::string described(const CostReport& report) {
                   shape.width, shape.heads, shape.feed_forward, shape.segment, shape.vocabulary);
   const std::string place =
       fmt::format("{} threads, instruction set {}", report.threads, report.isa);
+  const std::string rows = options.batch == 1 ? "one row" : fmt::format("{} rows", options.batch);
   if (report.methods)
-    return fmt::format("{}, {} + {} layers, {} slots; 4 rows; {}; medians of {} turns", model,
-                       shape.encoder_layers, shape.decoder_layers, shape.slots, place,
+    return fmt::format("{}, {} + {} layers, {} slots; {}; {}; medians of {} turns", model,
+                       shape.encoder_layers, shape.decoder_layers, shape.slots, rows, place,
                        options.repeats);
   const std::string memories =
       options.axis == CostAxis::length
           ? fmt::format("{} slots, {} rows of cache, {} compressed, {} memory tokens", shape.slots,
                         shape.cache, shape.compressed, shape.memory_tokens)
           : fmt::format("texts of {} tokens", options.length);
-  return fmt::format("{}; {}; one row; {}; medians of {} runs", model, memories, place,
+  return fmt::format("{}; {}; {}; {}; medians of {} runs", model, memories, rows, place,
                      options.repeats);
 }
 

@@ -38,6 +38,14 @@ class Pool {
   Tensor take(const Shape& shape) const {
     return all_.slice(0, 0, shape.elements()).reshape(shape);
   }
+  /// As many as there are, one behind the other.
+  std::vector<Tensor> take_all(const Shape& shape) const {
+    std::vector<Tensor> parts;
+    const std::int64_t size = shape.elements();
+    for (std::int64_t end = size; end <= all_.elements(); end += size)
+      parts.push_back(all_.slice(0, end - size, end).reshape(shape));
+    return parts;
+  }
 
  private:
   // Not a power of two: rows of a matrix must not be copies of each other.
@@ -129,6 +137,17 @@ void add_projections(Catalogue& list, const Pool& x, const Pool& w, const Pool& 
         list.add("transformer TN", extents(in, out, tokens), Rate::gflops, work,
                  [=] { matmul(input.transpose(), gradient); });
       }
+}
+
+/// y = x W of one row's segment. Each call takes the next weights: a model has read all its others
+/// before it comes back to one, which has left the cache by then.
+void add_segment_products(Catalogue& list, const Pool& x, const Pool& w) {
+  constexpr std::int64_t kTokens = 64, d = 512;
+  for (const auto& [in, out] : {std::pair{d, d}, {d, 4 * d}, {4 * d, d}})
+    list.add(
+        "segment NN", extents(kTokens, out, in), Rate::gflops, flops(kTokens, out, in),
+        [input = x.take({kTokens, in}), weights = w.take_all({in, out}),
+         next = std::size_t{0}]() mutable { matmul(input, weights[next++ % weights.size()]); });
 }
 
 /// 64 products at a time, as of 8 rows with 8 heads; on a GPU of 128 rows.
@@ -258,6 +277,7 @@ std::vector<KernelCase> kernel_cases(const KernelOptions& options) {
   const Pool w(square * square >> 16, key.at("w"), options);
   add_square_products(list, x, w);
   add_projections(list, x, w, g);
+  add_segment_products(list, x, w);
   add_batched_products(list, x, g);
   add_attention(list, x, g);
   add_elementwise(list, x, g);

@@ -402,6 +402,8 @@ void add_bench_cost(CLI::App& parent) {
   command->add_option("--from", options.from, "first length or memory; 0: 128 tokens, 32 rows");
   command->add_option("--to", options.to, "last one; 0: 65536 tokens, 2048 rows");
   command->add_option("--length", options.length, "tokens of the text with --over memory");
+  command->add_option("--batch", options.batch, "rows; 0: 1, and 4 with --table mrbp")
+      ->check(CLI::NonNegativeNumber);
   command->add_flag("--training", options.training,
                     "a training step on the text as one window, by mrbp and bptt");
   command->add_option("--repeats", options.repeats, "timed runs of a point; its median counts");

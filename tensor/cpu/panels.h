@@ -55,21 +55,28 @@ void pack_transposed(const T* from, std::int64_t stride, std::int64_t count, std
 template <class T>
 void pack_rows(const T* from, std::int64_t stride, std::int64_t count, std::int64_t depth,
                std::int64_t width, T* to) {
-  // Nearly all there is to pack in large products.
-  if (count == kTileColumns<T> && width == count) {
-    for (std::int64_t k = 0; k < depth; ++k, from += stride, to += width) {
-      prefetch(from + kPrefetchRows * stride, count);
-#pragma GCC unroll 2
-      for (int j = 0; j < kTileVectors; ++j)
-        store(to + j * kVector<T>, load(from + j * kVector<T>));
-    }
-    return;
-  }
   for (std::int64_t k = 0; k < depth; ++k, from += stride, to += width) {
     for (std::int64_t j = 0; j < width; j += kVector<T>) {
       const std::int64_t rest = count - j;
       store(to + j, rest >= kVector<T> ? load(from + j)
                                        : load_first(from + j, std::max<std::int64_t>(rest, 0)));
+    }
+  }
+}
+
+/// The first `count` panels of from [depth][>= count * kTileColumns], rows `stride` apart, packed
+/// one after the other. Reads each row of all of them at a stretch: memory is read fastest so.
+template <class T>
+void pack_panels(const T* from, std::int64_t stride, std::int64_t count, std::int64_t depth,
+                 T* to) {
+  constexpr std::int64_t kColumns = kTileColumns<T>;
+  for (std::int64_t k = 0; k < depth; ++k, from += stride, to += kColumns) {
+    prefetch(from + kPrefetchRows * stride, count * kColumns);
+    for (std::int64_t i = 0; i < count; ++i) {
+#pragma GCC unroll 2
+      for (int j = 0; j < kTileVectors; ++j)
+        store(to + i * kColumns * depth + j * kVector<T>,
+              load(from + i * kColumns + j * kVector<T>));
     }
   }
 }
@@ -89,7 +96,12 @@ class Panels {
   }
 
   void pack(Matrix<const T> b) {
-    for (std::int64_t column = 0; column < columns_; column += kTileColumns<T>) {
+    std::int64_t column = 0;
+    if (b.column_stride == 1) {
+      pack_panels(b.data, b.row_stride, columns_ / kTileColumns<T>, depth_, packed_.data());
+      column = columns_ / kTileColumns<T> * kTileColumns<T>;
+    }
+    for (; column < columns_; column += kTileColumns<T>) {
       const std::int64_t count = std::min<std::int64_t>(kTileColumns<T>, columns_ - column);
       const T* const from = b.data + column * b.column_stride;
       T* const to = packed_.data() + column * depth_;

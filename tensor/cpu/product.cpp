@@ -16,6 +16,7 @@ using Index = std::int64_t;
 constexpr Index kDepth = 512;           // longest depth of a block
 constexpr Index kBlockBytes = 1 << 20;  // of a packed block of b
 constexpr Index kGroupPanels = 8;       // row panels in a group
+constexpr Index kPackedPanels = 4;      // of b, packed together
 
 /// What of b is packed at a time: some column panels over a part of the depth.
 struct Block {
@@ -58,9 +59,10 @@ class Product {
       for (Index k = 0; k < depth_blocks_; ++k) {
         const Block block{panels, part(a_.columns, depth_blocks_, k), k == 0,
                           k + 1 == depth_blocks_};
+        const Index packings = ceil_div(panels.size, kPackedPanels);
         if (packs_b_)
-          for_each(panels.size, 2 * kWidth * block.depth.size,
-                   [&](Index j) { pack_b(block, j, packed.data()); });
+          for_each(packings, 2 * kPackedPanels * kWidth * block.depth.size,
+                   [&](Index j) { pack_b(block, part(panels.size, packings, j), packed.data()); });
         const Index work = c_.rows * panels.size * kWidth * block.depth.size;
         for_each(groups * across, work / (groups * across), [&](Index job) {
           const Part rows = part(row_panels_, groups, job / across);
@@ -87,15 +89,26 @@ class Product {
   static constexpr Index kCover = (TileRows + kVector<T> - 1) / kVector<T> * kVector<T>;
   static constexpr Index kPackedPanel = TileRows * kRowStride + kCover;
 
-  void pack_b(const Block& block, Index panel, T* packed) const {
-    const Index column = (block.panels.begin + panel) * kWidth;
-    const Index columns = std::min(kWidth, c_.columns - column);
+  /// Packs some of the block's panels.
+  void pack_b(const Block& block, const Part& panels, T* packed) const {
+    const Index column = (block.panels.begin + panels.begin) * kWidth;
+    const Index columns = std::min(panels.size * kWidth, c_.columns - column);
     const T* const from = b_.data + block.depth.begin * b_.row_stride + column * b_.column_stride;
-    T* const to = packed + panel * kWidth * block.depth.size;
-    if (b_rows_lie_) {
-      pack_rows(from, b_.row_stride, columns, block.depth.size, kWidth, to);
-    } else {
-      pack_transposed(from, b_.column_stride, columns, block.depth.size, kWidth, to);
+    const Index size = kWidth * block.depth.size;  // of a packed panel
+    T* const to = packed + panels.begin * size;
+    Index whole = 0;
+    if (b_rows_lie_ && TileVectors == kTileVectors) {
+      whole = columns / kWidth;
+      pack_panels(from, b_.row_stride, whole, block.depth.size, to);
+    }
+    for (Index i = whole; i < panels.size; ++i) {
+      const Index count = std::min(kWidth, columns - i * kWidth);
+      if (b_rows_lie_) {
+        pack_rows(from + i * kWidth, b_.row_stride, count, block.depth.size, kWidth, to + i * size);
+      } else {
+        pack_transposed(from + i * kWidth * b_.column_stride, b_.column_stride, count,
+                        block.depth.size, kWidth, to + i * size);
+      }
     }
   }
 
@@ -226,6 +239,23 @@ class Product {
 
 namespace {
 
+/// Calls fn(b, c, options) for the product's columns first .. first + count - 1.
+template <class T, class F>
+void for_columns(Index first, Index count, Matrix<const T> b, Matrix<T> c,
+                 const ProductOptions<T>& options, const F& fn) {
+  ProductOptions<T> own = options;
+  if (own.base) own.base += first;
+  if (own.bias) own.bias += first;
+  AfterBlock after;
+  if (options.after) {
+    after = [&](Index row, Index rows, Index column, Index columns) {
+      (*options.after)(row, rows, first + column, columns);
+    };
+    own.after = &after;
+  }
+  fn(b.column_block(first, count), c.column_block(first, count), own);
+}
+
 // With so few rows each element of b is used about once, and a product runs as fast as b is read:
 // wide tiles read its rows in longer stretches, and nothing is packed.
 constexpr Index kFewRows = 3;
@@ -236,17 +266,20 @@ void run(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const ProductOptions
          Index jobs, const ForEach& for_each) {
   constexpr Index kWidth = kWideVectors * kVector<T>;
   const Index wide = c.columns / kWidth * kWidth;
-  if (c.rows > kFewRows || b.column_stride != 1 || options.after || wide == 0)
+  if (c.rows > kFewRows || b.column_stride != 1 || wide == 0)
     return Product<T>(a, b, c, options).run(jobs, for_each);
-  Product<T, kFewRows, kWideVectors>(a, b.column_block(0, wide), c.column_block(0, wide), options)
-      .run(jobs, for_each);
+  for_columns(0, wide, b, c, options, [&](const auto&... of) {
+    Product<T, kFewRows, kWideVectors>(a, of...).run(jobs, for_each);
+  });
   if (wide == c.columns) return;
-  const Index rest = c.columns - wide;
-  ProductOptions<T> shifted = options;
-  if (shifted.base) shifted.base += wide;
-  if (shifted.bias) shifted.bias += wide;
-  Product<T>(a, b.column_block(wide, rest), c.column_block(wide, rest), shifted).run(1, for_each);
+  for_columns(wide, c.columns - wide, b, c, options,
+              [&](const auto&... of) { Product<T>(a, of...).run(1, for_each); });
 }
+
+// With up to so many rows packing b is a large part of the work, and memory sets its pace: each
+// thread packs columns of its own, and none waits for the others. It wants some panels for each.
+constexpr Index kRowsToShareColumns = 128;
+constexpr Index kPanelsToShare = 4;
 
 }  // namespace
 
@@ -265,6 +298,20 @@ void parallel_product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c,
   constexpr Index kWorthThreads = Index{1} << 18;  // multiply-adds
   if (threads() == 1 || c.rows * c.columns * a.columns < kWorthThreads)
     return product(a, b, c, options);
+  const Index panels = c.columns / kTileColumns<T>;
+  if (c.rows > kFewRows && c.rows <= kRowsToShareColumns && panels >= kPanelsToShare * threads()) {
+    const Index parts = threads();
+    for_chunks(parts, c.rows * c.columns / parts * a.columns, [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) {
+        const Index first = part(panels, parts, i).begin * kTileColumns<T>;
+        const Index next =
+            i + 1 < parts ? part(panels, parts, i + 1).begin * kTileColumns<T> : c.columns;
+        for_columns(first, next - first, b, c, options,
+                    [&](const auto&... of) { product<T>(a, of...); });
+      }
+    });
+    return;
+  }
   run<T>(a, b, c, options, threads(), [](Index n, Index cost, const auto& fn) {
     for_chunks(n, cost, [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) fn(i);

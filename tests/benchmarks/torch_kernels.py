@@ -7,6 +7,7 @@ did not get the processor is thrown away. Prints a table, or one JSON object wit
 Needs only PyTorch (1.13 or newer).
 """
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -66,6 +67,9 @@ def cases():
                 product("transformer NN", f"{tokens}x{o}x{i}", flops, x, w)
                 product("transformer NT", f"{tokens}x{i}x{o}", flops, g, w.t())
                 product("transformer TN", f"{i}x{o}x{tokens}", flops, x.t(), g)
+    for i, o in ((512, 512), (512, 2048), (2048, 512)):
+        x, weights = take(pool, 64, i), itertools.cycle(take(other, len(other) // (i * o), i, o))
+        add("segment NN", f"64x{o}x{i}", "GFLOP/s", 2 * 64 * i * o, lambda x=x, w=weights: torch.matmul(x, next(w)))
     for m, n, k in ((64, 64, 64), (128, 128, 32), (128, 128, 64), (128, 128, 128), (256, 256, 32), (32, 160, 32)):
         flops, name = 64 * 2 * m * n * k, f"{m}x{n}x{k}"
         product("batched NN", name, flops, take(pool, 64, m, k), take(other, 64, k, n))

@@ -238,16 +238,17 @@ TEST_SUITE("bench") {
     }
     CHECK(report.rows.back().model == "lstm");
     CHECK(report.rows.back().x == 32);
-    REQUIRE(report.ratios.size() >= 3);
+    REQUIRE(report.ratios.size() >= 4);
     for (const bench::CostRatio& ratio : report.ratios) {
       CHECK(ratio.x == 16);
       CHECK(ratio.over == "memformer");
       CHECK(ratio.ratio > 0.0);
     }
-    CHECK(report.ratios[1].measure == "state_bytes");
-    CHECK(report.ratios[1].of == "transformer-xl");  // a transformer carries nothing
+    CHECK(report.ratios[0].measure == "multiply_adds");
+    CHECK(report.ratios[2].measure == "state_bytes");
+    CHECK(report.ratios[2].of == "transformer-xl");  // a transformer carries nothing
     // Two caches and the mask of 4 rows, over 2 slots of width 8.
-    CHECK(report.ratios[1].ratio == doctest::Approx((2 * 4 * 8 * 4 + 4) / (2.0 * 8 * 4)));
+    CHECK(report.ratios[2].ratio == doctest::Approx((2 * 4 * 8 * 4 + 4) / (2.0 * 8 * 4)));
 
     const json parsed = json::parse(bench::to_json(report));
     CHECK(parsed["kind"] == "cost");
@@ -275,6 +276,28 @@ TEST_SUITE("bench") {
     CHECK(report.rows[6].model == "memformer");
     CHECK_FALSE(report.holds());
     CHECK(bench::report_of(report).text().find("NOT so") != std::string::npos);
+  }
+
+  TEST_CASE("bench: cost of two rows is that of one twice, but for what they share") {
+    bench::CostOptions options = small_cost();
+    const bench::CostReport one = bench::bench_cost(options);
+    options.batch = 2;
+    const bench::CostReport two = bench::bench_cost(options);
+    CHECK(two.holds());
+    REQUIRE(two.rows.size() == one.rows.size());
+    for (std::size_t i = 0; i < one.rows.size(); ++i) {
+      const std::int64_t shared =
+          2 * one.rows[i].cost.multiply_adds - two.rows[i].cost.multiply_adds;
+      CHECK(shared >= 0);  // the projection of relative positions
+      if (two.rows[i].model == "memformer") CHECK(shared == 0);
+      CHECK(two.rows[i].cost.multiply_adds > one.rows[i].cost.multiply_adds);
+      CHECK(two.rows[i].cost.state_bytes == 2 * one.rows[i].cost.state_bytes);
+      CHECK(two.rows[i].cost.scored == 2 * one.rows[i].cost.scored);
+    }
+    options.batch = -1;
+    CHECK_THROWS_WITH_AS(bench::bench_cost(options), doctest::Contains("batch is -1"), Error);
+    CHECK_THROWS_WITH_AS(bench::bench_cost_methods(options), doctest::Contains("batch is -1"),
+                         Error);
   }
 
   TEST_CASE("bench: cost runs no point that may go over a limit, and says why") {

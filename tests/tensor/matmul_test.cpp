@@ -267,8 +267,8 @@ TEST_CASE("matmul: NaN and infinities reach the elements they meet, and no other
 
 TEST_CASE("matmul: same bits on 1, 2, 3 and 4 threads") {
   for (const DType dtype : kFloats) {
-    const std::int64_t sizes[][3] = {{777, 65, 130}, {60, 70, 1300}, {1, 500, 3000},
-                                     {3000, 9, 7},   {85, 700, 90},  {14, 1100, 600}};
+    const std::int64_t sizes[][3] = {{777, 65, 130}, {60, 70, 1300},  {1, 500, 3000}, {3000, 9, 7},
+                                     {85, 700, 90},  {14, 1100, 600}, {2, 300, 1300}};
     on_each_isa([&] {
       CAPTURE(name_of(current_isa()));
       for (const auto& [m, k, n] : sizes) {
@@ -280,6 +280,8 @@ TEST_CASE("matmul: same bits on 1, 2, 3 and 4 threads") {
           CHECK(same_on_any_threads([&] { return matmul(x, y); }));
         }
         CHECK(same_on_any_threads([&] { return linear(a, b, bias); }));
+        CHECK(
+            same_on_any_threads([&] { return linear_map(a, b, bias, Unary::gelu, false).mapped; }));
         CHECK(same_on_any_threads([&] {
           Tensor c = full({m, n}, 0.3, dtype);
           matmul_add_(c, a, b, 0.7);
