@@ -269,17 +269,31 @@ Costs costs_of(const Json& json, const std::string& file) {
   return costs;
 }
 
+std::string cell(const Costs& costs, const std::string& model, double x, const Quantity& quantity) {
+  const double value = costs.value(model, x, quantity.key);
+  if (!std::isnan(value)) return quantity.text(value);
+  return costs.left_out(model, x) ? "not run" : kNothing;
+}
+
 /// A row for each x, a column for each model.
 std::string cost_table(const Costs& costs, const Quantity& quantity) {
   std::vector<Column<double>> columns{
       {costs.x_name, [](double x) { return fmt::format("{}", x); }}};
   for (const std::string& model : costs.models)
-    columns.push_back({model, [&, model](double x) -> std::string {
-                         const double value = costs.value(model, x, quantity.key);
-                         if (!std::isnan(value)) return quantity.text(value);
-                         return costs.left_out(model, x) ? "not run" : kNothing;
-                       }});
+    columns.push_back({model, [&, model](double x) { return cell(costs, model, x, quantity); }});
   return markdown_table(columns, std::vector<double>(costs.xs.begin(), costs.xs.end()));
+}
+
+/// Of one x: a row for each quantity, a column for each model.
+std::string cost_table(const Costs& costs) {
+  const double x = *costs.xs.begin();
+  std::vector<Column<Quantity>> columns{{fmt::format("{} {}", costs.x_name, x),
+                                         [](const Quantity& quantity) { return quantity.title; }}};
+  for (const std::string& model : costs.models)
+    columns.push_back(
+        {model, [&, model](const Quantity& quantity) { return cell(costs, model, x, quantity); }});
+  return markdown_table(columns,
+                        std::vector<Quantity>(std::begin(kQuantities), std::end(kQuantities)));
 }
 
 // The page ---------------------------------------------------------------------------------------
@@ -538,10 +552,13 @@ class Page {
     return picture("curves-" + name, chart) + (note.empty() ? "" : "\n\n" + note);
   }
 
-  /// What `memformer bench cost` measured: a table of each quantity, and a picture of some.
+  /// What `memformer bench cost` measured: one table where x has one value, else a table of each
+  /// quantity, and a picture of some.
   std::string cost(const std::string& name) {
     const std::string file_name = "cost-" + name + ".json";
     const Costs costs = costs_of(file(file_name), file_name);
+    if (costs.xs.size() == 1)
+      return cost_table(costs) + "\n" + cost_notes(file(file_name), file_name, costs);
     std::string text;
     for (const Quantity& quantity : kQuantities) {
       LineChart chart;
