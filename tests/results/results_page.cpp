@@ -557,6 +557,11 @@ class Page {
   std::string cost(const std::string& name) {
     const std::string file_name = "cost-" + name + ".json";
     const Costs costs = costs_of(file(file_name), file_name);
+    const auto planned = plan_.value("costs", Json::object()).value(name, std::string());
+    const auto command = file(file_name).at("command").get<std::string>();
+    check(!planned.empty() && command.find(planned) != command.npos,
+          "{} was measured by '{}', the plan has '{}'; measure it with {} --cost {}", file_name,
+          command, planned, kRunner, name);
     if (costs.xs.size() == 1)
       return cost_table(costs) + "\n" + cost_notes(file(file_name), file_name, costs);
     std::string text;

@@ -92,6 +92,8 @@ plant "$page" 's/{{table text}}/{{table txt}}/'
 refused "the plan has no table 'txt'"
 plant "$page" 's/{{cost invented}}/{{cost other}}/'
 refused 'cost-other.json.*No such file'
+plant plan.json 's/"bench cost"/"bench cost --batch 2"/'
+refused "cost-invented.json was measured by .*, the plan has 'bench cost --batch 2'; measure it with"
 plant "$page" 's/text-invented-a-seed1.json/text-invented-a-seed9.json/'
 refused 'text-invented-a-seed9.json.*No such file'
 plant "$page" 's/{{value text-invented-a .metrics/{{value text-invented-c \/metrics/'

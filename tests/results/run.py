@@ -3,7 +3,8 @@
 
 The plan lists the rows. A run whose file is in docs/results is not run again; one that was stopped
 goes on from its checkpoint, so the queue may be stopped (Ctrl-C) and started again at any time. A run
-that fails is reported, and the others go on. Needs nothing but Python and the program.
+that fails is reported, and the others go on. Costs are measured only on request (--cost), again each
+time, and want the machine to themselves. Needs nothing but Python and the program.
 """
 import argparse
 import collections
@@ -216,9 +217,32 @@ def result_of(run, metrics):
 
 
 def write_result(path, result):
-    """One line for each key: few, and each a change of its own."""
-    lines = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
+    """One line for each key and for each row of a table: few, and each a change of its own."""
+    def text(value):
+        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            return "[\n" + ",\n".join("    " + json.dumps(row) for row in value) + "\n  ]"
+        return json.dumps(value)
+    lines = (f"  {json.dumps(key)}: {text(value)}" for key, value in result.items())
     write_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def measure_costs(patterns, a):
+    """cost-NAME.json for each that the plan has: what `memformer bench cost` writes, and the commit."""
+    costs = read_json(a.plan).get("costs", {})
+    names = [name for name in costs if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+    if not names:
+        raise Failure(f"{a.plan} has no cost that is named {' or '.join(patterns)}; it has {', '.join(costs) or 'none'}")
+    a.results.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        result = a.results / f"cost-{name}.json"
+        command = [relative(a.program), *shlex.split(costs[name]), "--json", relative(result)]
+        print(shlex.join(command), flush=True)
+        code = subprocess.run(command, cwd=ROOT).returncode
+        if code != 0:
+            raise Failure(f"exit code {code} from {shlex.join(command)}")
+        measured = read_json(result)
+        first = {key: measured.pop(key) for key in ("kind", "command")}
+        write_result(result, {**first, "commit": commit(), **measured})
 
 
 # The queue ----------------------------------------------------------------------------------------
@@ -392,6 +416,8 @@ def parse(arguments):
     p.add_argument("--jobs", type=positive, default=1, help="runs side by side")
     p.add_argument("--threads", type=positive, default=1, help="of each run")
     p.add_argument("--only", action="append", metavar="PATTERN", help="rows such as 'text-*'; may be given again")
+    p.add_argument("--cost", action="append", metavar="PATTERN",
+                   help="measure costs such as 'length' or '*' instead; may be given again")
     p.add_argument("--list", action="store_true", help="print the state of each run and the time left, run nothing")
     folder = pathlib.Path
     p.add_argument("--program", type=folder, default=ROOT / "build/release/memformer/memformer")
@@ -406,6 +432,8 @@ def parse(arguments):
 def main(arguments=None):
     a = parse(arguments)
     try:
+        if a.cost and (a.only or a.list):
+            raise Failure("--cost goes with neither --only nor --list")
         runs = [Run(e, seed, a) for e in read_plan(a.plan) for seed in e["seeds"]
                 if not a.only or any(fnmatch.fnmatchcase(name_of(e), pattern) for pattern in a.only)]
         if not runs:
@@ -420,6 +448,9 @@ def main(arguments=None):
         if not lock:
             raise Failure(f"another queue is running in {a.work}; wait for it, or give another folder with --work")
         with lock:
+            if a.cost:
+                measure_costs(a.cost, a)
+                return 0
             return Queue([run for run in runs if not run.result.exists()], a)()
     except Failure as error:
         print(f"run.py: {error}", file=sys.stderr)

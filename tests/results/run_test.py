@@ -174,6 +174,25 @@ class RunTest(unittest.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("has no row that is named images-*", out)
 
+    def test_costs_are_measured_on_request(self):
+        (self.folder / "plan.json").write_text(json.dumps(
+            {"experiments": [{"table": "text", "row": "a", "label": "A", "config": "c", "seeds": [1]}],
+             "costs": {"length": "--threads 2 bench cost --to 256", "fails": "--threads 2 bench cost --to -1"}}))
+        for _ in range(2):  # again each time
+            code, out = self.call("--cost", "len*")
+            self.assertEqual(code, 0, out)
+        text = (self.results / "cost-length.json").read_text()
+        result = json.loads(text)
+        self.assertEqual(list(result), ["kind", "command", "commit", "rows"])
+        self.assertEqual(result["commit"], runner.commit())
+        self.assertEqual([row["x"] for row in result["rows"]], [128, 256])
+        self.assertEqual(len(text.splitlines()), 9)
+        self.assertIn(f"--to 256 --json {self.results / 'cost-length.json'}", result["command"])
+        self.assertEqual(list(self.work.glob("*seed*")), [])
+        self.assertRegex(self.call("--cost", "fails")[1], "run.py: exit code 1 from .* bench cost --to -1")
+        self.assertIn("no cost that is named none; it has length, fails", self.call("--cost", "none")[1])
+        self.assertIn("goes with neither", self.call("--cost", "*", "--list")[1])
+
     def test_mistakes_in_the_plan_are_named(self):
         good = {"table": "text", "row": "a", "label": "A", "config": "c", "seeds": [1]}
         for change, pattern in (({"sed": 1}, r"unknown keys \['sed'\]"), ({"row": "A b"}, "lower-case letters"),

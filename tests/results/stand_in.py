@@ -54,6 +54,13 @@ def evaluate(a):
     print(json.dumps({"step": step, "split": a.split, "bits_per_byte": 2.0 + seed / 10}))
 
 
+def bench_cost(a):
+    if a.to < 128:
+        sys.exit("memformer: bench cost: the last point is too small")
+    rows = [{"model": "memformer", "x": x} for x in (128, 256) if x <= a.to]
+    a.json.write_text(json.dumps({"kind": "cost", "command": " ".join(sys.argv), "rows": rows}))
+
+
 p = argparse.ArgumentParser()
 p.add_argument("--threads", type=int)
 commands = p.add_subparsers(dest="command", required=True)
@@ -66,5 +73,9 @@ c = commands.add_parser("eval")
 c.add_argument("--run", type=pathlib.Path)
 c.add_argument("--split")
 c.add_argument("--json", action="store_true")
+c = commands.add_parser("bench")
+c.add_argument("what", choices=["cost"])
+c.add_argument("--to", type=int)
+c.add_argument("--json", type=pathlib.Path)
 a = p.parse_args()
-train(a) if a.command == "train" else evaluate(a)
+{"train": train, "eval": evaluate, "bench": bench_cost}[a.command](a)
