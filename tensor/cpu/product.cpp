@@ -276,10 +276,16 @@ void run(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const ProductOptions
               [&](const auto&... of) { Product<T>(a, of...).run(1, for_each); });
 }
 
-// With up to so many rows packing b is a large part of the work, and memory sets its pace: each
-// thread packs columns of its own, and none waits for the others. It wants some panels for each.
-constexpr Index kRowsToShareColumns = 128;
-constexpr Index kPanelsToShare = 4;
+/// Whether threads share the columns of c rather than its rows. Each then packs its own part of b,
+/// and none waits; but each reads all of a, and packs it where its rows do not lie: it should not
+/// be much larger than b. There must be some panels for each.
+template <class T>
+bool shares_columns(const Matrix<const T>& a, const Matrix<T>& c) {
+  constexpr Index kPanels = 4;
+  const Index most = a.column_stride == 1 || a.columns == 1 ? 2 : 1;  // rows over columns
+  return c.rows > kFewRows && c.rows <= most * c.columns &&
+         c.columns / kTileColumns<T> >= kPanels * threads();
+}
 
 }  // namespace
 
@@ -298,9 +304,8 @@ void parallel_product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c,
   constexpr Index kWorthThreads = Index{1} << 18;  // multiply-adds
   if (threads() == 1 || c.rows * c.columns * a.columns < kWorthThreads)
     return product(a, b, c, options);
-  const Index panels = c.columns / kTileColumns<T>;
-  if (c.rows > kFewRows && c.rows <= kRowsToShareColumns && panels >= kPanelsToShare * threads()) {
-    const Index parts = threads();
+  if (shares_columns(a, c)) {
+    const Index panels = c.columns / kTileColumns<T>, parts = threads();
     for_chunks(parts, c.rows * c.columns / parts * a.columns, [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {
         const Index first = part(panels, parts, i).begin * kTileColumns<T>;
