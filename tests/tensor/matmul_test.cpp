@@ -295,6 +295,36 @@ TEST_CASE("matmul: same bits on 1, 2, 3 and 4 threads") {
   }
 }
 
+TEST_CASE("matmul: a function of a product meets every element once, on any threads") {
+  const std::int64_t sizes[][3] = {
+      {1, 40, 130}, {2, 300, 1300}, {3, 600, 129}, {60, 70, 1300}, {85, 70, 90}};
+  for (const DType dtype : kFloats) {
+    on_each_isa([&] {
+      CAPTURE(name_of(current_isa()));
+      for (const auto& [m, k, n] : sizes) {
+        CAPTURE(m);
+        const Tensor x = random_tensor({m, k}, dtype, 1);
+        const Tensor w = random_tensor({k, n}, dtype, 2);
+        const Tensor bias = random_tensor({n}, dtype, 3);
+        const Tensor linear_part = linear(x, w, bias);
+        // y = f(z) v with gy [m, k], v = w^T [n, k] and z [m, n].
+        const Tensor v = w.transpose().contiguous();
+        const Tensor product = matmul(x, v.transpose());
+        for (const int count : {1, 3}) {
+          const ThreadScope scope(count);
+          const MappedLinear both = linear_map(x, w, bias, Unary::gelu, true);
+          CHECK(close(both.linear, values(linear_part)));
+          CHECK(close(both.mapped, values(gelu(linear_part))));
+          const MappedLinearBackward back = linear_map_backward(x, v, Unary::gelu, linear_part);
+          CHECK(close(back.mapped, values(gelu(linear_part))));
+          CHECK(close(back.gradient,
+                      values(map_backward(Unary::gelu, linear_part, gelu(linear_part), product))));
+        }
+      }
+    });
+  }
+}
+
 TEST_CASE("matmul: the comparison of threads sees one ulp in one element") {
   for (const DType dtype : kFloats) {
     const Tensor c = matmul(random_tensor({85, 70}, dtype, 1), random_tensor({70, 90}, dtype, 2));
