@@ -64,19 +64,31 @@ void pack_rows(const T* from, std::int64_t stride, std::int64_t count, std::int6
   }
 }
 
-/// The first `count` panels of from [depth][>= count * kTileColumns], rows `stride` apart, packed
-/// one after the other. Reads each row of all of them at a stretch: memory is read fastest so.
-template <class T>
-void pack_panels(const T* from, std::int64_t stride, std::int64_t count, std::int64_t depth,
-                 T* to) {
-  constexpr std::int64_t kColumns = kTileColumns<T>;
-  for (std::int64_t k = 0; k < depth; ++k, from += stride, to += kColumns) {
-    prefetch(from + kPrefetchRows * stride, count * kColumns);
-    for (std::int64_t i = 0; i < count; ++i) {
-#pragma GCC unroll 2
-      for (int j = 0; j < kTileVectors; ++j)
-        store(to + i * kColumns * depth + j * kVector<T>,
-              load(from + i * kColumns + j * kVector<T>));
+/// b [depth, columns] as panels of Vectors vectors, one after the other; the last one may be
+/// `last_width` wide, in whole vectors, with zeros beyond b's columns.
+template <int Vectors, class T>
+void pack_panels(Matrix<const T> b, std::int64_t last_width, T* to) {
+  constexpr std::int64_t kColumns = Vectors * kVector<T>;
+  const std::int64_t depth = b.rows, whole = b.rows_lie() ? b.columns / kColumns : 0;
+  // Each row of all whole panels at a stretch: memory is read fastest so.
+  for (std::int64_t k = 0; k < depth; ++k) {
+    const T* const row = b.data + k * b.row_stride;
+    prefetch(row + kPrefetchRows * b.row_stride, whole * kColumns);
+    for (std::int64_t i = 0; i < whole; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < Vectors; ++j)
+        store(to + (i * depth + k) * kColumns + j * kVector<T>,
+              load(row + i * kColumns + j * kVector<T>));
+    }
+  }
+  for (std::int64_t column = whole * kColumns; column < b.columns; column += kColumns) {
+    const std::int64_t count = std::min(kColumns, b.columns - column);
+    const std::int64_t width = count == kColumns ? kColumns : last_width;
+    const T* const from = b.data + column * b.column_stride;
+    if (b.rows_lie()) {
+      pack_rows(from, b.row_stride, count, depth, width, to + column * depth);
+    } else {
+      pack_transposed(from, b.column_stride, count, depth, width, to + column * depth);
     }
   }
 }
@@ -96,21 +108,7 @@ class Panels {
   }
 
   void pack(Matrix<const T> b) {
-    std::int64_t column = 0;
-    if (b.column_stride == 1) {
-      pack_panels(b.data, b.row_stride, columns_ / kTileColumns<T>, depth_, packed_.data());
-      column = columns_ / kTileColumns<T> * kTileColumns<T>;
-    }
-    for (; column < columns_; column += kTileColumns<T>) {
-      const std::int64_t count = std::min<std::int64_t>(kTileColumns<T>, columns_ - column);
-      const T* const from = b.data + column * b.column_stride;
-      T* const to = packed_.data() + column * depth_;
-      if (b.column_stride == 1) {
-        pack_rows(from, b.row_stride, count, depth_, padded(count), to);
-      } else {
-        pack_transposed(from, b.column_stride, count, depth_, padded(count), to);
-      }
-    }
+    pack_panels<kTileVectors>(b, padded(columns_ % kTileColumns<T>), packed_.data());
   }
 
   /// c [a.rows, padded(columns)] = alpha a b', where b' are rows first.. of b, as many as a has

@@ -41,10 +41,9 @@ class Product {
                                     ceil_div(a.columns, std::max<Index>(1, depth_blocks_)) *
                                     static_cast<Index>(sizeof(T)),
                                 kBlockBytes)),
-        a_rows_lie_(a.column_stride == 1 || a.columns == 1),
-        b_rows_lie_(b.column_stride == 1 || b.columns == 1),
+        a_rows_lie_(a.rows_lie()),
         // With one row panel each element of b is used once: packing would only copy it.
-        packs_b_(!(b_rows_lie_ && row_panels_ == 1)) {}
+        packs_b_(!(b.rows_lie() && row_panels_ == 1)) {}
 
   /// Runs the product. `for_each(n, cost, fn)` calls fn(i) for i < n, on whichever threads; the
   /// rows are shared out in about `jobs` jobs.
@@ -93,23 +92,9 @@ class Product {
   void pack_b(const Block& block, const Part& panels, T* packed) const {
     const Index column = (block.panels.begin + panels.begin) * kWidth;
     const Index columns = std::min(panels.size * kWidth, c_.columns - column);
-    const T* const from = b_.data + block.depth.begin * b_.row_stride + column * b_.column_stride;
-    const Index size = kWidth * block.depth.size;  // of a packed panel
-    T* const to = packed + panels.begin * size;
-    Index whole = 0;
-    if (b_rows_lie_ && TileVectors == kTileVectors) {
-      whole = columns / kWidth;
-      pack_panels(from, b_.row_stride, whole, block.depth.size, to);
-    }
-    for (Index i = whole; i < panels.size; ++i) {
-      const Index count = std::min(kWidth, columns - i * kWidth);
-      if (b_rows_lie_) {
-        pack_rows(from + i * kWidth, b_.row_stride, count, block.depth.size, kWidth, to + i * size);
-      } else {
-        pack_transposed(from + i * kWidth * b_.column_stride, b_.column_stride, count,
-                        block.depth.size, kWidth, to + i * size);
-      }
-    }
+    pack_panels<TileVectors>(
+        b_.row_block(block.depth.begin, block.depth.size).column_block(column, columns), kWidth,
+        packed + panels.begin * kWidth * block.depth.size);
   }
 
   /// Rows that lie are read where they are, unless they are a multiple of a page apart: then they
@@ -232,7 +217,7 @@ class Product {
   const Matrix<T> c_;
   const ProductOptions<T>& options_;
   const Index row_panels_, column_panels_, depth_blocks_, column_blocks_;
-  const bool a_rows_lie_, b_rows_lie_, packs_b_;
+  const bool a_rows_lie_, packs_b_;
 };
 
 }  // namespace
@@ -282,7 +267,7 @@ void run(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const ProductOptions
 template <class T>
 bool shares_columns(const Matrix<const T>& a, const Matrix<T>& c) {
   constexpr Index kPanels = 4;
-  const Index most = a.column_stride == 1 || a.columns == 1 ? 2 : 1;  // rows over columns
+  const Index most = a.rows_lie() ? 2 : 1;  // rows over columns
   return c.rows > kFewRows && c.rows <= most * c.columns &&
          c.columns / kTileColumns<T> >= kPanels * threads();
 }
@@ -305,14 +290,13 @@ void parallel_product(Matrix<const T> a, Matrix<const T> b, Matrix<T> c,
   if (threads() == 1 || c.rows * c.columns * a.columns < kWorthThreads)
     return product(a, b, c, options);
   if (shares_columns(a, c)) {
-    const Index panels = c.columns / kTileColumns<T>, parts = threads();
+    const Index panels = ceil_div(c.columns, kTileColumns<T>), parts = threads();
     for_chunks(parts, c.rows * c.columns / parts * a.columns, [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {
-        const Index first = part(panels, parts, i).begin * kTileColumns<T>;
-        const Index next =
-            i + 1 < parts ? part(panels, parts, i + 1).begin * kTileColumns<T> : c.columns;
-        for_columns(first, next - first, b, c, options,
-                    [&](const auto&... of) { product<T>(a, of...); });
+        const Part own = part(panels, parts, i);
+        const Index first = own.begin * kTileColumns<T>;
+        const Index count = std::min<Index>(own.size * kTileColumns<T>, c.columns - first);
+        for_columns(first, count, b, c, options, [&](const auto&... of) { product<T>(a, of...); });
       }
     });
     return;

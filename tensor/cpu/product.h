@@ -14,6 +14,8 @@ struct Matrix {
   std::int64_t rows = 0, columns = 0;
   std::int64_t row_stride = 0, column_stride = 1;
 
+  /// Whether the elements of a row are next to each other.
+  bool rows_lie() const { return column_stride == 1 || columns == 1; }
   Matrix transposed() const { return {data, columns, rows, column_stride, row_stride}; }
   Matrix row_block(std::int64_t first, std::int64_t count) const {
     return {data + first * row_stride, count, columns, row_stride, column_stride};

@@ -556,14 +556,14 @@ class Page {
   /// quantity, and a picture of some.
   std::string cost(const std::string& name) {
     const std::string file_name = "cost-" + name + ".json";
-    const Costs costs = costs_of(file(file_name), file_name);
+    const Json& json = file(file_name);
+    const Costs costs = costs_of(json, file_name);
     const auto planned = plan_.value("costs", Json::object()).value(name, std::string());
-    const auto command = file(file_name).at("command").get<std::string>();
+    const auto command = json.at("command").get<std::string>();
     check(!planned.empty() && command.find(planned) != command.npos,
           "{} was measured by '{}', the plan has '{}'; measure it with {} --cost {}", file_name,
           command, planned, kRunner, name);
-    if (costs.xs.size() == 1)
-      return cost_table(costs) + "\n" + cost_notes(file(file_name), file_name, costs);
+    if (costs.xs.size() == 1) return cost_table(costs) + "\n" + cost_notes(json, file_name, costs);
     std::string text;
     for (const Quantity& quantity : kQuantities) {
       LineChart chart;
@@ -583,7 +583,7 @@ class Page {
       std::ranges::replace(suffix, '_', '-');
       text += picture("cost-" + name + "-" + suffix, chart) + "\n\n";
     }
-    return text + cost_notes(file(file_name), file_name, costs);
+    return text + cost_notes(json, file_name, costs);
   }
 
   static std::string cost_notes(const Json& json, const std::string& file_name,

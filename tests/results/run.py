@@ -436,7 +436,7 @@ def main(arguments=None):
             raise Failure("--cost goes with neither --only nor --list")
         runs = [Run(e, seed, a) for e in read_plan(a.plan) for seed in e["seeds"]
                 if not a.only or any(fnmatch.fnmatchcase(name_of(e), pattern) for pattern in a.only)]
-        if not runs:
+        if not runs and not a.cost:
             raise Failure(f"{a.plan} has no row that is named {' or '.join(a.only or ['anything'])}")
         if a.list:
             show(runs, a.jobs)

@@ -176,8 +176,7 @@ class RunTest(unittest.TestCase):
 
     def test_costs_are_measured_on_request(self):
         (self.folder / "plan.json").write_text(json.dumps(
-            {"experiments": [{"table": "text", "row": "a", "label": "A", "config": "c", "seeds": [1]}],
-             "costs": {"length": "--threads 2 bench cost --to 256", "fails": "--threads 2 bench cost --to -1"}}))
+            {"costs": {"length": "--threads 2 bench cost --to 256", "fails": "--threads 2 bench cost --to -1"}}))
         for _ in range(2):  # again each time
             code, out = self.call("--cost", "len*")
             self.assertEqual(code, 0, out)
