@@ -58,8 +58,7 @@ struct CostJob {
   std::int64_t scored = 0;                    ///< at its end, those that are predicted
   std::int64_t batch = 1;                     ///< rows
   std::int64_t repeats = 3;                   ///< timed runs
-  bool warm_up = false;    ///< the first run is not timed, even where it takes a second
-  std::uint64_t seed = 0;  ///< of weights and tokens
+  std::uint64_t seed = 0;                     ///< of weights and tokens
 };
 
 /// What it came to.
@@ -78,7 +77,8 @@ struct Cost {
 /// text is whole segments, two for a next-segment model, and a part of it is scored.
 std::vector<Segment> cost_window(const CostJob& job);
 /// Here and now: makes the model, runs the job once for the counts and bytes, and until there are
-/// `repeats` times; the first run is one of them if it took a second or more.
+/// `repeats` times. The first run is one of them if it reads and took a second or more: a first
+/// training step also takes the memory that later ones find.
 Cost measure(const CostJob& job);
 
 /// What grows from point to point.
