@@ -159,6 +159,32 @@ bool leaves_no_temporary(const std::string& folder) {
 
 TEST_SUITE_BEGIN("memformer");
 
+TEST_CASE(
+    "trainer: every configuration of examples, and every row of the results, can be started") {
+  const fs::path root(MEMFORMER_SOURCE_DIR);
+  std::vector<std::pair<std::string, std::vector<std::string>>> rows;  // file and settings
+  for (const auto& entry : fs::directory_iterator(root / "examples"))
+    if (entry.path().extension() == ".json")
+      rows.emplace_back(entry.path().string(), std::vector<std::string>{});
+  CHECK(rows.size() > 10);
+  const Json plan = Json::parse(read_file(root / "tests" / "results" / "plan.json"));
+  for (const Json& row : plan.at("experiments"))
+    if (row.contains("config"))
+      rows.emplace_back((root / row.at("config").get<std::string>()).string(),
+                        row.value("set", std::vector<std::string>{}));
+  CHECK(rows.size() > 60);
+
+  const TestFolder folder;
+  const std::string corpus = corpus_in(folder, 200000);
+  for (const auto& [file, settings] : rows) {
+    CAPTURE(file);
+    CAPTURE(settings);
+    RunConfig config = with_settings(read_run_config(file), settings);
+    if (!config.data.is_task()) config.data.source = corpus;  // that of the file may not be here
+    CHECK_NOTHROW(Trainer::start(config, ""));
+  }
+}
+
 TEST_CASE("trainer: text metrics are one JSON object a line with the numbers of the step") {
   const TestFolder folder;
   RunConfig config = small_config(corpus_in(folder));
