@@ -179,6 +179,7 @@ Tensor affine(const Tensor& x, double scale, double shift) {
 
 void add_(Tensor& y, const Tensor& x, double scale) {
   require_floats("add_", y, x);
+  detail::require_writable("add_", y, x);
   if (x.shape() != y.shape()) return add_(y, broadcast_optional("add_", "x", x, y.shape()), scale);
   backend_of(y).accumulate(context_of(y), view(x), scale, mut_view(y));
 }
@@ -238,6 +239,7 @@ Tensor sum(const Tensor& x, std::span<const int> axes, bool keep) {
     }
     end = begin;
   }
+  if (x.rank() == 0) return x.clone();  // nothing was summed, and a result is never an operand
   if (keep) return y;
   Shape dropped;
   for (int i = 0; i < x.rank(); ++i)
@@ -485,10 +487,10 @@ LayerNormGrads layer_norm_backward(const Tensor& x, const Tensor& gain, const Te
   if (want_x && sum == nullptr) grads.x = empty_like(x);
   if (want_gain) grads.gain = empty_like(gain);
   if (want_bias) grads.bias = empty_like(gain);
-  backend_of(x).layer_norm_backward(context_of(x), view(x.contiguous()), view(gain.contiguous()),
-                                    view(mean), view(rstd), view(gy.contiguous()),
-                                    sum ? view(*sum) : View{}, mut_view(sum ? *sum : grads.x),
-                                    mut_view(grads.gain), mut_view(grads.bias));
+  backend_of(x).layer_norm_backward(
+      context_of(x), view(x.contiguous()), view(gain.contiguous()), view(mean.contiguous()),
+      view(rstd.contiguous()), view(gy.contiguous()), sum ? view(*sum) : View{},
+      mut_view(sum ? *sum : grads.x), mut_view(grads.gain), mut_view(grads.bias));
   return grads;
 }
 
@@ -507,7 +509,7 @@ Tensor normalize_backward(const Tensor& x, const Tensor& norm, const Tensor& gy,
   require_floats("normalize_backward", x, norm, gy);
   require_shape("normalize_backward", "gy", gy, x.shape());
   Tensor gx = empty_like(x);
-  backend_of(x).normalize_backward(context_of(x), view(x.contiguous()), view(norm),
+  backend_of(x).normalize_backward(context_of(x), view(x.contiguous()), view(norm.contiguous()),
                                    view(gy.contiguous()), radius, mut_view(gx));
   return gx;
 }
@@ -727,9 +729,9 @@ AttentionGrads attention_backward(const Tensor& q, const Tensor& k, const Tensor
 
 namespace {
 
-/// [rows, V] logits, [rows] targets, checked.
+/// [rows, V] logits, [rows] targets and [V] weights, checked and in rows.
 struct LossRows {
-  Tensor logits, targets;
+  Tensor logits, targets, weights;
 };
 
 LossRows loss_rows(const Tensor& logits, const Tensor& targets, const Tensor& weights,
@@ -753,7 +755,8 @@ LossRows loss_rows(const Tensor& logits, const Tensor& targets, const Tensor& we
             classes - 1, ignore);
   }
   return {logits.contiguous().reshape({targets.elements(), classes}),
-          targets.contiguous().reshape({targets.elements()})};
+          targets.contiguous().reshape({targets.elements()}),
+          weights.defined() ? weights.contiguous() : Tensor{}};
 }
 
 }  // namespace
@@ -764,7 +767,7 @@ CrossEntropyResult cross_entropy(const Tensor& logits, const Tensor& targets, co
   CrossEntropyResult result{empty({}, logits.dtype(), logits.device()),
                             empty(rows.targets.shape(), logits.dtype(), logits.device())};
   backend_of(logits).cross_entropy(context_of(logits), view(rows.logits), view(rows.targets),
-                                   view(weights), ignore, mut_view(result.loss),
+                                   view(rows.weights), ignore, mut_view(result.loss),
                                    mut_view(result.log_sum));
   return result;
 }
@@ -775,8 +778,8 @@ Tensor cross_entropy_backward(const Tensor& logits, const Tensor& targets, const
   require_floats("cross_entropy_backward", logits, log_sum, gloss);
   Tensor gx = empty(logits.shape(), logits.dtype(), logits.device());
   backend_of(logits).cross_entropy_backward(context_of(logits), view(rows.logits),
-                                            view(rows.targets), view(weights), ignore,
-                                            view(log_sum), view(gloss), mut_view(gx));
+                                            view(rows.targets), view(rows.weights), ignore,
+                                            view(log_sum.contiguous()), view(gloss), mut_view(gx));
   return gx;
 }
 

@@ -220,8 +220,42 @@ double Tensor::item() const {
                    [&](auto zero) { return static_cast<double>(*host.data<decltype(zero)>()); });
 }
 
+namespace detail {
+namespace {
+
+/// Bytes from the first element to behind the last one.
+std::int64_t span_of(const Tensor& x) {
+  std::int64_t last = 0;
+  for (int i = 0; i < x.rank(); ++i) last += (x.size(i) - 1) * x.strides()[i];
+  return (last + 1) * size_of(x.dtype());
+}
+
+}  // namespace
+
+void require_writable(std::string_view operation, const Tensor& destination, const Tensor& source) {
+  if (destination.elements() == 0) return;
+  for (int i = 0; i < destination.rank(); ++i)
+    check(destination.size(i) == 1 || destination.strides()[i] != 0,
+          "{}: {} is expanded, several of its elements are one place; write into a clone()",
+          operation, destination);
+  if (!source.defined() || source.elements() == 0 || !destination.shares_storage(source)) return;
+  const auto* const to = static_cast<const char*>(destination.raw_data());
+  const auto* const from = static_cast<const char*>(source.raw_data());
+  const bool same = to == from && destination.shape() == source.shape() &&
+                    destination.strides() == source.strides();
+  const bool apart = to + span_of(destination) <= from || from + span_of(source) <= to;
+  const auto gapless = [](const Tensor& x) { return span_of(x) == x.bytes(); };
+  check(same || apart || !gapless(destination) || !gapless(source),
+        "{}: {} and the operand {} are different views of the same elements; give a clone() of the "
+        "operand",
+        operation, destination, source);
+}
+
+}  // namespace detail
+
 void Tensor::fill_(double value) {
   require_defined("fill_");
+  detail::require_writable("fill_", *this);
   backend_for(device()).fill(context_for(device()), detail::mut_view(*this), value);
 }
 
@@ -231,6 +265,7 @@ void Tensor::copy_(const Tensor& source) {
             source.device() == device(),
         "copy_: {} cannot take the elements of {}; shape, dtype and device must be equal", *this,
         source);
+  detail::require_writable("copy_", *this, source);
   backend_for(device()).copy(context_for(device()), detail::view(source), detail::mut_view(*this));
 }
 

@@ -98,10 +98,11 @@ class Tensor {
   /// The one element of a tensor of one element, as double.
   double item() const;
 
-  /// In place: every element becomes `value`, rounded to the dtype.
+  /// In place: every element becomes `value`, rounded to the dtype. Throws Error on an expanded
+  /// view.
   void fill_(double value);
   /// In place: the elements become those of `source`. Throws Error unless shape, dtype and device
-  /// agree.
+  /// agree, on an expanded view, and where `source` is another view of the same elements.
   void copy_(const Tensor& source);
 
   /// True if both views share one block.

@@ -17,4 +17,11 @@ inline MutView mut_view(Tensor& x) {
   return {x.mutable_raw_data(), x.dtype(), x.shape(), x.strides()};
 }
 
+/// Throws Error where an op in place would depend on the order in which elements are taken:
+/// `destination` has several of its elements in one place, or `source`, where given, is another
+/// view of the same elements. Looks at views of a block without gaps only, as others may
+/// interleave.
+void require_writable(std::string_view operation, const Tensor& destination,
+                      const Tensor& source = {});
+
 }  // namespace mf::detail

@@ -1,6 +1,9 @@
 #include "memformer/audit/process_memory.h"
 
+#include <stdlib.h>
+#if defined(__GLIBC__)
 #include <malloc.h>
+#endif
 
 #include <fstream>
 #include <string>
@@ -20,7 +23,7 @@ std::optional<std::int64_t> status_bytes(const std::string& name) {
 }  // namespace
 
 ProcessPeak::ProcessPeak() {
-#ifdef __GLIBC__
+#if defined(__GLIBC__)
   malloc_trim(0);  // what is free goes back, or it would hide what is taken anew
 #endif
   std::ofstream reset("/proc/self/clear_refs");

@@ -35,7 +35,7 @@ std::vector<Parameter> RecurrentMemoryTransformer::parameters() const {
 }
 
 State RecurrentMemoryTransformer::initial_state(std::int64_t batch) const {
-  if (memory_ == 0) return {};
+  if (memory_ == 0 || !write_) return {};
   const Tensor& initial = initial_memory_.value();
   return {{"memory", initial.expand({batch, memory_, initial.size(1)}), true, {}}};
 }
@@ -57,17 +57,18 @@ Tensor visible_rows(std::int64_t read, std::int64_t tokens, std::int64_t written
 
 TokenModel::Reading RecurrentMemoryTransformer::read(const Pass& pass, const Segment& segment,
                                                      const LiveState& state, bool whole) const {
-  check(state.size() == (memory_ > 0 ? 1U : 0U),
-        "rmt: the state must be one tensor, 'memory', if there are memory tokens; got {} tensors",
+  const std::int64_t written = write_ ? memory_ : 0;
+  check(state.size() == (written > 0 ? 1U : 0U),
+        "rmt: the state must be one tensor, 'memory', if memory tokens are written; got {} tensors",
         state.size());
   Reading reading;
   reading.next = state;  // keeps names and boundary rules
   const std::int64_t length = segment.tokens.size(1);
-  const std::int64_t written = write_ ? memory_ : 0;
   Var memory;
   if (memory_ > 0) {
-    memory = reset_rows(state[0].value, pass.tape.param(initial_memory_), segment.reset);
-    reading.next[0].value = memory;
+    const Var initial = pass.tape.param(initial_memory_);
+    memory = write_ ? reset_rows(state[0].value, initial, segment.reset)
+                    : expand(initial, {segment.tokens.size(0), memory_, initial.size(1)});
   }
   if (!whole && written == 0) return reading;
   Var x = embed(pass, segment);

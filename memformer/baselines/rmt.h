@@ -34,7 +34,7 @@ MultiplyAdds multiply_adds(const RmtConfig& config);
 /// Read rows see each other, tokens see read rows and the tokens before them, write rows see
 /// everything. A key behind its query has distance 0. M_0 is learned; memory rows are not scaled as
 /// the token embeddings are.
-/// State: "memory" [B, m, d]; none where m is 0.
+/// State: "memory" [B, m, d]; none where m is 0 or nothing is written: then M_t = M_0.
 class RecurrentMemoryTransformer final : public TokenModel {
  public:
   /// Throws Error if `config` is impossible.

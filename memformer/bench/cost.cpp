@@ -183,10 +183,7 @@ WindowPass pass_of(CostMethod method) {
 
 /// Reads the text; returns the state behind it.
 State read_text(const Recurrence& model, std::span<const Segment> segments, State state) {
-  Tape off = Tape::off();
-  const Pass pass{off, {}, Mode::eval, {}};
-  for (const Segment& segment : segments)
-    state = values_of(model.step(pass, segment, constants_of(state)).next);
+  for (const Segment& segment : segments) state = evaluate_step(model, segment, state).next;
   return state;
 }
 
@@ -398,6 +395,7 @@ bool CostReport::holds() const {
     if (methods && row.method == CostMethod::mrbp && row.cost.active_bytes >= unrolled[row.x])
       return false;
     const std::int64_t counted = row.cost.multiply_adds;
+    if (counted <= 0) return false;
     if (row.expected > 0 && counted != row.expected &&
         !(filled.contains(row.model) && counted < row.expected))
       return false;

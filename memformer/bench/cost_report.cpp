@@ -198,10 +198,17 @@ std::string described(const CostReport& report) {
 
 std::string claim_of(const CostReport& report) {
   if (report.methods) return "MRBP needs less memory than full unrolling.";
-  const std::string state = "The state that a Memformer carries on does not grow with the text.";
-  const std::string counts = "The counted work of every model is that of its closed form.";
-  if (report.options.axis == CostAxis::memory) return counts;
-  return report.options.training ? state : counts + " " + state;
+  // There are closed forms for reading one row (cost.h).
+  const bool counted = std::ranges::any_of(
+      report.rows, [](const CostRow& row) { return row.not_run.empty() && row.expected > 0; });
+  std::string claim;
+  if (counted)
+    claim =
+        "The counted work of every model is that of its closed form, or less where its cache "
+        "fills first. ";
+  if (report.options.axis == CostAxis::length)
+    claim += "The state that a Memformer carries on does not grow with the text. ";
+  return claim + "Every point counts some work.";
 }
 
 std::string verdict_of(const CostReport& report) {

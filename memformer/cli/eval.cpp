@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "memformer/cli/commands.h"
 #include "memformer/cli/device.h"
@@ -109,15 +110,12 @@ double task_accuracy(const TrainedModel& trained, const SyntheticTask& task, std
     for (Segment segment : task.window(key.at(static_cast<std::uint64_t>(w)), batch)) {
       if (reset) segment.reset = full({batch}, 1.0, DType::u8);
       segment = segment.to(device);
-      Tape off = Tape::off();
-      const StepResult step =
-          trained.model->step(Pass{off, {}, Mode::eval, {}}, segment, constants_of(state));
+      StepValues step = evaluate_step(*trained.model, segment, state);
       if (segment.scored > 0) {
-        right +=
-            exact_match(step.outputs.value, segment.targets) * static_cast<double>(segment.scored);
+        right += exact_match(step.outputs, segment.targets) * static_cast<double>(segment.scored);
         scored += segment.scored;
       }
-      state = values_of(step.next);
+      state = std::move(step.next);
     }
   }
   return right / static_cast<double>(scored);

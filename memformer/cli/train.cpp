@@ -32,16 +32,18 @@ struct TrainArguments {
 
 Trainer make_trainer(const TrainArguments& arguments) {
   const bool configured = !arguments.config.empty() || !arguments.settings.empty();
-  if (arguments.resume && !configured) return Trainer::resume(arguments.out, {}, arguments.device);
+  if (arguments.resume && !configured && arguments.model.empty())
+    return Trainer::resume(arguments.out, {}, arguments.device);
+  const std::string file = !arguments.config.empty() ? arguments.config
+                           : arguments.resume        ? config_path(arguments.out)
+                                                     : "";
   RunConfig config;
-  if (!arguments.config.empty()) {
-    config = read_run_config(arguments.config);
+  if (!file.empty()) {
+    config = read_run_config(file);
     check(arguments.model.empty() || arguments.model == model_name(config),
           "train: {} describes a {}, but --model is {}; leave --model out, or give a configuration "
           "of that model",
-          arguments.config, model_name(config), arguments.model);
-  } else if (arguments.resume) {
-    config = read_run_config(config_path(arguments.out));
+          file, model_name(config), arguments.model);
   } else if (!arguments.model.empty()) {
     choose_model(config, arguments.model);
   }

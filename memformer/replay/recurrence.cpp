@@ -11,4 +11,10 @@ Var summed_loss(const Var& logits, const Tensor& targets) {
   return cross_entropy(logits, targets, options);
 }
 
+StepValues evaluate_step(const Recurrence& model, const Segment& segment, const State& state) {
+  Tape off = Tape::off();
+  const StepResult step = model.step(Pass{off, {}, Mode::eval, {}}, segment, constants_of(state));
+  return {step.outputs.value, step.loss.value, values_of(step.next)};
+}
+
 }  // namespace mf

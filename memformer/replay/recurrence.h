@@ -48,6 +48,15 @@ class Recurrence {
   }
 };
 
+/// What a step computes where nothing is trained.
+struct StepValues {
+  Tensor outputs;  ///< logits
+  Tensor loss;     ///< StepResult::loss
+  State next;      ///< M_{t+1}
+};
+/// One step in evaluation mode, without a tape.
+StepValues evaluate_step(const Recurrence& model, const Segment& segment, const State& state);
+
 /// A recurrence that does what `inner` does: what derives from it watches a model, or changes a
 /// part of it. `inner` must outlive it.
 class WrappedRecurrence : public Recurrence {

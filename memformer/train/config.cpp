@@ -1,5 +1,7 @@
 #include "memformer/train/config.h"
 
+#include <algorithm>
+
 #include "memformer/model/config_fields.h"
 #include "memformer/model/memformer.h"
 #include "tensor/io.h"
@@ -188,9 +190,9 @@ void validate(const RunConfig& config) {
   const TrainConfig& train = config.train;
   positive("train.steps", train.steps);
   positive("train.horizon", train.horizon);
-  check(train.stride >= 1 && train.stride <= train.horizon,
-        "configuration: train.stride is {}; it must lie in 1..{}, train.horizon", train.stride,
-        train.horizon);
+  check(train.stride >= 0 && train.stride <= train.horizon,
+        "configuration: train.stride is {}; it must lie in 1..{}, train.horizon, or be 0 for that",
+        train.stride, train.horizon);
   positive("train.truncation", train.truncation);
   not_negative("train.detach_every", train.detach_every);
   positive("train.learning_rate", train.learning_rate);
@@ -227,7 +229,11 @@ RunConfig read_run_config(const std::string& path) { return run_config_from_json
 
 RunConfig with_settings(const RunConfig& config, const std::vector<std::string>& settings) {
   detail::Json json = detail::Json::parse(to_json(config));
-  for (const std::string& setting : settings) {
+  // Another model starts from its own defaults, so its name comes before its other settings.
+  std::vector<std::string> ordered = settings;
+  std::ranges::stable_partition(
+      ordered, [](const std::string& setting) { return setting.starts_with("model.name="); });
+  for (const std::string& setting : ordered) {
     const auto equals = setting.find('=');
     check(equals != std::string::npos && equals > 0,
           "configuration: '{}' is not a setting; write key=value, such as train.steps=200",

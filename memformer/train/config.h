@@ -56,7 +56,7 @@ struct TrainConfig {
   std::int64_t steps = 1000;     ///< optimizer steps
   Method method = Method::mrbp;  ///< same gradients by mrbp and bptt, in other amounts of memory
   std::int64_t horizon = 8;      ///< segments in a window (text; a task's window is the whole task)
-  std::int64_t stride = 8;       ///< segments the window moves on by
+  std::int64_t stride = 0;       ///< segments the window moves on by; 0: horizon
   std::int64_t truncation = 1;   ///< segments in a chunk, for method truncated
   std::int64_t detach_every = 0;     ///< boundary rule of every state: 0 keeps the gradient
   LossScale loss = LossScale::mean;  ///< of the loss whose gradients are made

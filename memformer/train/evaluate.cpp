@@ -1,6 +1,7 @@
 #include "memformer/train/evaluate.h"
 
 #include <numbers>
+#include <utility>
 
 #include "memformer/data/corpus.h"
 #include "memformer/data/text_stream.h"
@@ -42,12 +43,10 @@ Evaluation evaluate(const Recurrence& model, std::span<const std::string> docume
   Evaluation result;
   while (std::optional<Segment> segment = stream.next()) {
     if (options.reset_every_segment) segment->reset = full({options.batch}, 1.0, DType::u8);
-    Tape off = Tape::off();
-    const Pass pass{off, {}, Mode::eval, {}};
-    const StepResult step = model.step(pass, segment->to(device), constants_of(state));
-    if (step.loss.value.defined()) result.loss_sum += step.loss.value.item();
+    StepValues step = evaluate_step(model, segment->to(device), state);
+    if (step.loss.defined()) result.loss_sum += step.loss.item();
     result.scored += segment->scored;
-    state = values_of(step.next);
+    state = std::move(step.next);
   }
   return result;
 }

@@ -117,7 +117,8 @@ Trainer::Trainer(RunConfig config, std::string folder, Device device)
                                                     .prediction = prediction_of(config_),
                                                     .score_first_segment = data.score_first_segment,
                                                     .wrap = true});
-    window_.emplace(config_.train.horizon, config_.train.stride);
+    const TrainConfig& train = config_.train;
+    window_.emplace(train.horizon, train.stride > 0 ? train.stride : train.horizon);
     progress_.data_sha256 = corpus_.sha256;
     progress_.stream_position = stream_->position();
   }
@@ -169,6 +170,7 @@ Trainer Trainer::resume(const std::string& folder, const std::optional<RunConfig
   write_file_atomically(metrics_path(folder),
                         metrics_up_to(metrics_path(folder), trainer.progress_.step));
   if (config) write_file_atomically(config_path(folder), to_json(*config));
+  trainer.write_manifest();
   return trainer;
 }
 

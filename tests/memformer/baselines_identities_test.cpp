@@ -379,7 +379,8 @@ TEST_SUITE("memformer") {
     config.memory = 3;
     const double written = effect_of_the_first_segment(trial_of(config, RngKey{111}, {}));
     config.write = false;
-    const double only_read = effect_of_the_first_segment(trial_of(config, RngKey{111}, {}));
+    const TokenTrial reading = trial_of(config, RngKey{111}, {});
+    const double only_read = effect_of_the_first_segment(reading);
     config.memory = 0;
     const double without = effect_of_the_first_segment(trial_of(config, RngKey{111}, {}));
     fmt::print(
@@ -389,6 +390,12 @@ TEST_SUITE("memformer") {
     CHECK(written > 1e-3);
     CHECK(only_read == 0.0);
     CHECK(without == 0.0);
+    CHECK(reading.entry.empty());
+    // In every segment the tokens that are read are trained, not only where a document begins.
+    const std::span<const Segment> second(reading.segments.data() + 1, 1);
+    for (const auto& [name, gradient] :
+         run_window(bptt, *reading.model, second, reading.entry, reading.key).gradients)
+      if (name == "initial_memory") CHECK(sum_of_squares(gradient) > 0.0);
   }
 
   TEST_CASE("rmt: MRBP = BPTT bit for bit through 32 segments") {

@@ -337,9 +337,7 @@ TEST_SUITE("memformer") {
           const TokenTrial longer = plain_trial(RngKey{88}, row, kLong, dtype, true, batch);
           REQUIRE(bytes_of(state_after(*longer.model, longer.segments, longer.entry, longer.key)) ==
                   bytes_of(longer.entry));
-          // What is handed on as it is needs no bytes.
-          const std::int64_t state =
-              row.carries == Carries::initial_state ? 0 : bytes_of(longer.entry);
+          const std::int64_t state = bytes_of(longer.entry);
           const auto peak = [](WindowMethod method, const TokenTrial& trial) {
             return peak_of(method, *trial.model, trial.segments, trial.entry, trial.key);
           };

@@ -222,6 +222,8 @@ succeeds "$program" train --out sets --resume --set train.steps=4 --isa portable
 grep -q "bits may differ" out && fail "a warning though the instruction set is the same"
 if [ "$widest" != portable ]; then
   succeeds "$program" train --out sets --resume --set train.steps=5
+  grep -q "\"isa\": \"$widest\"" sets/manifest.json ||
+    fail "the manifest does not have the instruction set that the run went on with"
   [ "$(grep -c "made with portable and this run goes on with $widest: bits may differ" out)" -eq 1 ] ||
     fail "no word of the other instruction set: $(cat out)"
 fi
@@ -263,6 +265,7 @@ refused "holds a run already" "$program" train --config config.json --out whole
 refused "nothing to resume" "$program" train --out nowhere --resume
 refused "train.learning_rate' differs" \
   "$program" train --out whole --resume --set train.learning_rate=1
+refused "describes a memformer, but --model is lstm" "$program" train --out whole --resume --model lstm
 refused "checkpoint.safetensors" "$program" train --out damaged --resume
 refused "checkpoint.safetensors" "$program" eval --run damaged
 refused "--out is required" "$program" train

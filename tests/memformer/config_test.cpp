@@ -275,6 +275,8 @@ TEST_SUITE("memformer") {
       const RunConfig narrow = with_settings(chosen, {"model.width=32"});
       CHECK(with_settings(narrow, {"model.name=" + name}) == narrow);
       CHECK(with_settings(narrow, {"model.name=memformer"}).model == ModelConfig{});
+      // Wherever the name stands, the other settings are of that model.
+      CHECK(with_settings(wide, {"model.width=32", "model.name=" + name}) == narrow);
     }
   }
 

@@ -14,9 +14,8 @@ namespace mf::test {
 
 /// What a segment leaves for later ones.
 enum class Carries {
-  nothing,        ///< every segment for itself
-  initial_state,  ///< the learned first state is handed on as it is: gradient, but no text
-  text            ///< what was read
+  nothing,  ///< every segment for itself
+  text      ///< what was read
 };
 
 /// A small model: `settings` of its configuration ("width=8"), and what is true of it.
@@ -35,7 +34,7 @@ struct ModelRow {
 
 inline const std::vector<ModelRow>& model_rows() {
   static const auto rows = [] {
-    using Carries::initial_state, Carries::nothing, Carries::text;
+    using Carries::nothing, Carries::text;
     using S = std::vector<std::string>;
     const auto memformer = [](S more) {
       S all{"encoder_layers=2", "decoder_layers=1", "feed_forward=12", "heads=2"};
@@ -136,7 +135,7 @@ inline const std::vector<ModelRow>& model_rows() {
         {.title = "RMT that does not write",
          .name = "rmt",
          .settings = stack({"memory=2", "write=false"}),
-         .carries = initial_state},
+         .carries = nothing},
         {.title = "RMT without memory",
          .name = "rmt",
          .settings = stack({"memory=0"}),

@@ -233,6 +233,20 @@ TEST_CASE("trainer: task metrics follow the curriculum") {
   CHECK(easier);
 }
 
+TEST_CASE("trainer: a stride of 0, the default, is the horizon") {
+  CHECK(TrainConfig{}.stride == 0);
+  const TestFolder folder;
+  RunConfig config = small_config(corpus_in(folder));
+  config.train.steps = 6;
+  std::vector<std::vector<std::string>> metrics;
+  for (const std::int64_t stride : {0, 4, 2}) {
+    config.train.stride = stride;
+    metrics.push_back(uninterrupted(config, folder.at(std::to_string(stride))).metrics);
+  }
+  CHECK(metrics[0] == metrics[1]);
+  CHECK(metrics[0] != metrics[2]);
+}
+
 TEST_CASE("trainer: log_every thins the metrics out, but the last step is always there") {
   const TestFolder folder;
   RunConfig config = small_config(corpus_in(folder));
@@ -252,7 +266,7 @@ TEST_CASE("trainer: a run stopped at any step and resumed is the run that was ne
     return with_settings(small_config(source), settings);
   };
   const std::vector<std::pair<const char*, RunConfig>> variants{
-      {"stride = horizon", with({})},
+      {"stride = horizon", with({"train.stride=0"})},
       {"stride < horizon", with({"train.stride=1", "train.detach_every=2"})},
       {"bptt, stride 3 of 4", with({"train.method=bptt", "train.stride=3"})},
       {"truncated", with({"train.method=truncated", "train.truncation=2"})},

@@ -269,6 +269,24 @@ Costs costs_of(const Json& json, const std::string& file) {
   return costs;
 }
 
+/// The quantity named by, say, "memformer,mrbp@8192/seconds".
+double cost_number(const Json& json, const std::string& place, const std::string& file) {
+  const auto at = place.find('@'), slash = place.find('/');
+  check(at != place.npos && slash != place.npos && at < slash,
+        "{} is no pointer such as /ratios/seconds/ratio and no place such as "
+        "memformer,mrbp@8192/seconds",
+        place);
+  std::string subject = place.substr(0, at);
+  if (const auto comma = subject.find(','); comma != subject.npos) subject.insert(comma + 1, " ");
+  const std::string x = place.substr(at + 1, slash - at - 1), key = place.substr(slash + 1);
+  const Costs costs = costs_of(json, file);
+  for (const double measured : costs.xs)
+    if (fmt::format("{}", measured) == x)
+      if (const double value = costs.value(subject, measured, key.c_str()); !std::isnan(value))
+        return value;
+  fail("{} has no {} of {} at {} {}", file, key, subject, costs.x_name, x);
+}
+
 std::string cell(const Costs& costs, const std::string& model, double x, const Quantity& quantity) {
   const double value = costs.value(model, x, quantity.key);
   if (!std::isnan(value)) return quantity.text(value);
@@ -428,11 +446,20 @@ class Page {
                          return row.seeds.empty() ? "not reached"
                                                   : scaled(same(row, "/parameters"));
                        }});
-    add("tokens seen", [&](const Row& row) { return scaled(mean(row.values("/tokens"))); });
-    add("training FLOP", [&](const Row& row) {
-      if (!row.has("/multiply_adds_per_token")) return std::string(kNothing);
-      return scaled(6.0 * same(row, "/multiply_adds_per_token") * mean(row.values("/tokens")));
-    });
+    // A task scores a part of what it reads, so that the work is no multiple of the scored tokens.
+    const bool scores_all = metric == "bits_per_byte";
+    add(scores_all ? "tokens seen" : "tokens scored",
+        [&](const Row& row) { return scaled(mean(row.values("/tokens"))); });
+    if (scores_all)
+      add("training FLOP", [&](const Row& row) {
+        if (!row.has("/multiply_adds_per_token")) return std::string(kNothing);
+        return scaled(6.0 * same(row, "/multiply_adds_per_token") * mean(row.values("/tokens")));
+      });
+    if (std::ranges::any_of(rows, [](const Row& row) { return row.has("/difficulty"); }))
+      add("difficulty reached", [](const Row& row) {
+        return row.has("/difficulty") ? fmt::format("{}", mean(row.values("/difficulty")))
+                                      : kNothing;
+      });
     add("peak memory",
         [](const Row& row) { return bytes_text(std::ranges::max(row.values("/peak_bytes"))); });
     add("time", [](const Row& row) { return time_text(mean(row.values("/seconds"))); });
@@ -466,9 +493,11 @@ class Page {
   std::string table_notes(const std::string& name, const std::vector<Row>& rows,
                           const std::string& metric, const std::string& unit) {
     std::string text = fmt::format(
-        "Tokens: those scored in training. Training FLOP: 6 x multiply-adds per token x tokens, "
-        "without what MRBP runs again. Peak memory: of tensors, the most of the seeds. Time: of "
-        "the training process, mean. {}: mean ± half the range over the seeds",
+        "Tokens: those scored in training. {}Peak memory: of tensors, the most of the seeds. "
+        "Time: of the training process, mean. {}: mean ± half the range over the seeds",
+        metric == "bits_per_byte" ? "Training FLOP: 6 x multiply-adds per token x tokens, without "
+                                    "what MRBP runs again. "
+                                  : "",
         unit);
     std::set<std::string> splits, machines, patterns;
     for (const Row& row : rows) {
@@ -560,7 +589,7 @@ class Page {
     const Costs costs = costs_of(json, file_name);
     const auto planned = plan_.value("costs", Json::object()).value(name, std::string());
     const auto command = json.at("command").get<std::string>();
-    check(!planned.empty() && command.find(planned) != command.npos,
+    check(!planned.empty() && command.find(planned + " --json ") != command.npos,
           "{} was measured by '{}', the plan has '{}'; measure it with {} --cost {}", file_name,
           command, planned, kRunner, name);
     if (costs.xs.size() == 1) return cost_table(costs) + "\n" + cost_notes(json, file_name, costs);
@@ -600,10 +629,16 @@ class Page {
                        file_name, json.at("command").get<std::string>());
   }
 
-  /// One figure of a file, or the mean of a row's seeds.
+  /// One figure of a file, or the mean of a row's seeds. Rows of a cost file have no names; theirs
+  /// are MODEL@X/QUANTITY, MODEL,METHOD@X/QUANTITY in training.
   std::string value(const std::string& name, const std::string& pointer,
                     const std::string& format) {
-    if (name.ends_with(".json")) return formatted(number_at(file(name), pointer, name), format);
+    if (name.ends_with(".json")) {
+      const bool of_a_cost = !pointer.starts_with('/');
+      return formatted(
+          of_a_cost ? cost_number(file(name), pointer, name) : number_at(file(name), pointer, name),
+          format);
+    }
     const auto found = experiments_.find(name);
     check(found != experiments_.end(),
           "'{}' is neither a file that ends with .json nor a row of the plan", name);

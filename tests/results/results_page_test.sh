@@ -92,6 +92,8 @@ plant "$page" 's/{{table text}}/{{table txt}}/'
 refused "the plan has no table 'txt'"
 plant "$page" 's/{{cost invented}}/{{cost other}}/'
 refused 'cost-other.json.*No such file'
+plant plan.json 's/"bench cost"/"bench"/'
+refused "the plan has 'bench'; measure it with"
 plant plan.json 's/"bench cost"/"bench cost --batch 2"/'
 refused "cost-invented.json was measured by .*, the plan has 'bench cost --batch 2'; measure it with"
 plant "$page" 's/text-invented-a-seed1.json/text-invented-a-seed9.json/'
@@ -102,6 +104,10 @@ plant "$page" 's/bits_per_byte .3f/bits .3f/'
 refused 'has null at /metrics/bits; a number is needed'
 plant "$page" 's/bits_per_byte .3f/bits_per_byte .3q/'
 refused "the format '.3q' is no bytes, count, time"
+plant "$page" 's/invented-a@128/invented-a@129/'
+refused 'cost-invented.json has no seconds of invented-a at length 129'
+plant "$page" 's/invented-a@128/invented-a/'
+refused 'is no pointer such as .* and no place such as'
 plant "$page" 's/^{{table images}}$//'
 refused 'images-invented-a-seed1.json is on no table of the page'
 plant "$page" 's/{{chart depth}}/{{chart text}}/'

@@ -133,9 +133,35 @@ class Run:
             return spent / step * (total - step)
         return sum(others) / len(others) if others else None
 
+    def stale(self):
+        """What its result was made with and the plan no longer says; "" if nothing."""
+        result = read_json(self.result)
+        planned = dict(leaves(read_json(ROOT / self.experiment["config"])))
+        for setting in self.experiment.get("set", []):
+            key, _, word = setting.partition("=")
+            try:
+                planned[key] = json.loads(word)
+            except ValueError:
+                planned[key] = word
+        actual = dict(leaves(result["config"]))
+        for key, value in planned.items():
+            if actual.get(key) != value:
+                return f"made with {key} = {json.dumps(actual.get(key))}, now {json.dumps(value)}"
+        options = shlex.join([*self.experiment.get("evaluate", []), "--json"])
+        return "" if result["command"][1].endswith(f"{self.folder.name} {options}") else f"not measured with {options}"
+
     def in_use(self):
         path = self.folder / "lock"
         return path.exists() and not try_lock(path)
+
+
+def leaves(config, path=""):
+    """Pairs such as ("train.steps", 460)."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield path + key, value
 
 
 def write_atomically(path, text):
@@ -203,6 +229,7 @@ def result_of(run, metrics):
         "commit": ", ".join(costs["commits"]) or None,
         "parameters": manifest["parameters"],
         "tokens": rows[-1]["tokens"],
+        **({"difficulty": max(row["difficulty"] for row in rows)} if "difficulty" in rows[-1] else {}),
         "multiply_adds_per_token": work,
         "peak_bytes": max(row["peak_bytes"] for row in rows),
         "process_bytes": costs["process_bytes"],
@@ -336,13 +363,13 @@ class Queue:
                 if not self.open:
                     return
                 number, run = self.open.popleft()
-            self.say(number, run, f"goes on from {run.place()}" if run.begun() else "starts")
             try:
+                self.say(number, run, f"goes on from {run.place()}" if run.begun() else "starts")
                 self.say(number, run, "done, " + self.run(run))
                 self.done.append(run)
             except Interrupted:
                 self.say(number, run, f"interrupted at {run.place()}")
-            except (Failure, KeyError, OSError) as error:
+            except Exception as error:  # whatever is wrong with one run, the others go on
                 reason = f"its files lack {error}" if isinstance(error, KeyError) else error
                 self.say(number, run, f"FAILED, {reason}")
                 self.failed.append(run)
@@ -390,6 +417,8 @@ def show(runs, jobs):
         if run.result.exists():
             result = read_json(run.result)
             state, text = "done", "{} {:.4f}, {}".format(*score_of(result["metrics"]), minutes(result["seconds"]))
+            if stale := run.stale():
+                state, text = "stale", f"{stale}; remove {relative(run.result)} to run it again"
         else:
             state, text = ("running" if run.in_use() else "part", run.place()) if run.begun() else ("open", "")
             rest = run.seconds_left(seconds[run.row] or seconds[run.experiment["table"]])

@@ -150,6 +150,31 @@ class RunTest(unittest.TestCase):
         self.assertIn("1 done, 2 failed, 0 left\nfailed: text-bad-seed1\nfailed: text-missing-seed1\n", out)
         self.assertEqual([path.name for path in self.results.iterdir()], ["text-good-seed1.json"])
 
+    def test_a_damaged_run_is_a_failed_run(self):
+        good = self.config("good")
+        self.plan(("damaged", good, [1]), ("good", good, [1]))
+        folder = self.work / "text-damaged-seed1"
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.safetensors").touch()
+        (folder / "config.json").write_text('{"train": {')
+        code, out = self.call()
+        self.assertEqual(code, 1, out)
+        self.assertRegex(out, "text-damaged-seed1: FAILED, .*config.json is not JSON")
+        self.assertIn("1 done, 1 failed, 0 left", out)
+
+    def test_a_result_of_another_plan_is_stale(self):
+        self.plan(("memformer", self.config("a"), [1]))
+        self.assertEqual(self.call()[0], 0)
+        self.assertIn(" done ", self.call("--list")[1])
+        self.config("a", steps=4)
+        self.assertRegex(self.call("--list")[1], "stale +made with train.steps = 3, now 4; remove .*seed1.json")
+        self.config("a")
+        row = json.loads((self.folder / "plan.json").read_text())["experiments"][0]
+        self.write_plan([{**row, "set": ["train.steps=5"]}])
+        self.assertRegex(self.call("--list")[1], "stale +made with train.steps = 3, now 5")
+        self.write_plan([{**row, "evaluate": ["--split", "valid"]}])
+        self.assertRegex(self.call("--list")[1], "stale +not measured with --split valid --json")
+
     def test_a_second_queue_is_refused(self):
         self.plan(("memformer", self.config("slow", steps=100, slow=True), [1]))
         queue = self.start()
@@ -207,9 +232,12 @@ class RunTest(unittest.TestCase):
         self.write_plan([good])
         self.assertRegex(self.call("--program", str(self.folder / "none"))[1], "is no program; build it")
 
-    def test_the_plan_of_the_repository_can_be_read(self):
-        names = [runner.name_of(e) for e in runner.read_plan(HERE / "plan.json")]
-        self.assertGreater(len(names), 10)
+    def test_no_result_of_the_repository_is_stale(self):
+        a = runner.parse([])
+        done = [run for e in runner.read_plan(a.plan) for seed in e["seeds"]
+                if (run := runner.Run(e, seed, a)).result.exists()]
+        self.assertGreater(len(done), 10)
+        self.assertEqual([f"{run.name}: {run.stale()}" for run in done if run.stale()], [])
 
     def test_a_curve_keeps_its_end(self):
         for count in (1, 59, 60, 61, 1000):

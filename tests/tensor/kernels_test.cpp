@@ -9,6 +9,7 @@
 
 using namespace mf;
 using namespace mf::test;
+using doctest::Contains;
 
 namespace {
 
@@ -126,6 +127,38 @@ TEST_CASE("copy: converts between every pair of dtypes and any strides") {
   Tensor column = filled.slice(1, 1, 2);
   column.fill_(7.0);
   CHECK(values(filled) == std::vector<double>{0, 7, 0, 0, 7, 0});
+}
+
+TEST_CASE("in place: an operand that is another view of the same elements is an error") {
+  Tensor x = random_tensor({4, 4}, DType::f64, 1);
+  const std::vector<double> before = values(x);
+  Tensor below = x.slice(0, 1, 4), row_of_x = x.slice(0, 0, 1), expanded = row_of_x.expand({4, 4});
+  CHECK_THROWS_WITH(add_(x, x.transpose()), Contains("different views of the same elements"));
+  CHECK_THROWS_WITH(add_(x, row_of_x), Contains("add_: f64[4, 4] and the operand f64[1, 4]"));
+  CHECK_THROWS_WITH(below.copy_(x.slice(0, 0, 3)), Contains("copy_: "));
+  CHECK_THROWS_WITH(x.copy_(x.transpose()), Contains("give a clone()"));
+  CHECK_THROWS_WITH(expanded.fill_(1.0), Contains("fill_: f64[4, 4] is expanded"));
+  CHECK_THROWS_WITH(expanded.copy_(x), Contains("several of its elements are one place"));
+  CHECK_THROWS_WITH(add_(expanded, random_tensor({4, 4}, DType::f64, 2)), Contains("add_: "));
+  CHECK(values(x) == before);
+
+  // The same view, views apart and views that interleave are none.
+  add_(x, x);
+  CHECK(values(x) == values(affine(from_host(before, {4, 4}), 2.0)));
+  below = x.slice(0, 2, 4);
+  below.copy_(x.slice(0, 0, 2));
+  Tensor columns = x.slice(1, 0, 2);
+  columns.copy_(x.slice(1, 2, 4));
+  for (std::int64_t i = 0; i < 4; ++i)
+    for (std::int64_t j = 0; j < 4; ++j)
+      CHECK(values(x)[at(4 * i + j)] == 2.0 * before[at(4 * (i % 2) + 2 + j % 2)]);
+}
+
+TEST_CASE("sum: a result is never a view of its operand") {
+  const Tensor x = scalar(3.0, DType::f64);
+  Tensor y = sum(x, {});
+  y.fill_(4.0);
+  CHECK(x.item() == 3.0);
 }
 
 TEST_CASE("random: draws are functions of key and index, in range and well spread") {

@@ -132,6 +132,14 @@ TEST_CASE("cross_entropy: weights and ignored rows, forward and backward, equal 
       CHECK(close(cross_entropy_backward(logits, targets, weights, -100, result.log_sum,
                                          scalar(0.7, dtype)),
                   gradient));
+      if (!weighted) continue;
+      const Tensor pairs[] = {weights.reshape({kClasses, 1}), zeros({kClasses, 1}, dtype)};
+      const Tensor column = concat(pairs, 1).slice(1, 0, 1).reshape({kClasses});
+      CHECK(!column.is_contiguous());
+      CHECK(close(cross_entropy(logits, targets, column, -100).loss, {loss}));
+      CHECK(close(
+          cross_entropy_backward(logits, targets, column, -100, result.log_sum, scalar(0.7, dtype)),
+          gradient));
     }
   }
 }
