@@ -231,8 +231,9 @@ RunConfig with_settings(const RunConfig& config, const std::vector<std::string>&
   detail::Json json = detail::Json::parse(to_json(config));
   // Another model starts from its own defaults, so its name comes before its other settings.
   std::vector<std::string> ordered = settings;
-  std::ranges::stable_partition(
-      ordered, [](const std::string& setting) { return setting.starts_with("model.name="); });
+  std::stable_partition(ordered.begin(), ordered.end(), [](const std::string& setting) {
+    return setting.starts_with("model.name=");
+  });
   for (const std::string& setting : ordered) {
     const auto equals = setting.find('=');
     check(equals != std::string::npos && equals > 0,
