@@ -41,7 +41,8 @@ Tensor mul(const Tensor& a, const Tensor& b);  ///< a b, elementwise
 Tensor div(const Tensor& a, const Tensor& b);  ///< a / b, elementwise
 /// scale * x + shift.
 Tensor affine(const Tensor& x, double scale, double shift = 0.0);
-/// y += scale * x in place; x broadcasts to y.
+/// y += scale * x in place; x broadcasts to y. Throws Error where Tensor::copy_ would: y expanded,
+/// or x another view of its elements.
 void add_(Tensor& y, const Tensor& x, double scale = 1.0);
 /// condition ? a : b, broadcasting; condition u8.
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
