@@ -15,7 +15,7 @@ namespace {
 // Pixels of a drawing's own coordinates; the page scales it as a whole.
 constexpr double kWidth = 760.0, kHeight = 380.0;
 constexpr double kLeft = 92.0, kRight = 24.0, kTop = 44.0, kBottom = 62.0;
-constexpr double kCharacter = 7.2;  // width of a letter at 13 px, on the large side
+constexpr double kCharacter = 8.2;  // width of a letter at 13 px, on the large side
 constexpr int kColours = 6;         // classes c0 .. c5 of the page
 
 /// The opening of a drawing: its title and its words come first in the element, as screen readers
@@ -139,18 +139,31 @@ std::string frame(const Axis& x, const Axis& y, const std::string& x_label,
   return svg;
 }
 
-/// Names beside their marks in one line below the chart.
-std::string legend(const std::vector<std::string>& names, double y) {
+/// Names beside their marks below a chart, in as many lines as they take.
+struct Legend {
   std::string svg;
+  double height = 0.0;  // of the lines behind the first
+};
+
+/// `y` is the base of the first line, `right` where lines end.
+Legend legend_of(const std::vector<std::string>& names, double y, double right) {
+  constexpr double kLine = 18.0;
+  Legend legend;
   double x = kLeft;
   for (std::size_t i = 0; i < names.size(); ++i) {
-    svg += fmt::format(
+    const double width = 16.0 + kCharacter * static_cast<double>(names[i].size());
+    if (x + width > right && x > kLeft) {
+      x = kLeft;
+      legend.height += kLine;
+    }
+    const double base = y + legend.height;
+    legend.svg += fmt::format(
         "<rect class=\"fill c{}\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"11\" height=\"11\"/>\n",
-        i % kColours, x, y - 10.0);
-    svg += text_at(x + 16.0, y, names[i], "start");
-    x += 16.0 + kCharacter * static_cast<double>(names[i].size()) + 18.0;
+        i % kColours, x, base - 10.0);
+    legend.svg += text_at(x + 16.0, base, names[i], "start");
+    x += width + 18.0;
   }
-  return svg;
+  return legend;
 }
 
 /// Shapes tell the series apart where colours do not.
@@ -236,12 +249,13 @@ Figure line_chart(const LineChart& chart, std::string caption) {
     y_high += margin;
   }
   const Axis y(y_low, y_high, chart.log_y, kHeight - kBottom, kTop);
-  std::string svg = opened(kWidth, kHeight, chart.title, words);
-  svg += frame(x, y, chart.x_label, chart.y_label, chart.y_is_bytes);
   std::vector<std::string> names;
+  for (const Series& series : chart.series) names.push_back(series.name);
+  const Legend legend = legend_of(names, kHeight - 8.0, kWidth - kRight);
+  std::string svg = opened(kWidth, kHeight + legend.height, chart.title, words);
+  svg += frame(x, y, chart.x_label, chart.y_label, chart.y_is_bytes);
   for (std::size_t i = 0; i < chart.series.size(); ++i) {
     const Series& series = chart.series[i];
-    names.push_back(series.name);
     std::string path, markers;
     for (const auto& [px, py] : series.points) {
       path += fmt::format("{}{:.1f} {:.1f}", path.empty() ? 'M' : 'L', x.at(px), y.at(py));
@@ -251,8 +265,7 @@ Figure line_chart(const LineChart& chart, std::string caption) {
     }
     svg += fmt::format("<path class=\"line c{}\" d=\"{}\"/>\n{}", i % kColours, path, markers);
   }
-  svg += legend(names, kHeight - 8.0);
-  return {svg + "</svg>\n", std::move(caption)};
+  return {svg + legend.svg + "</svg>\n", std::move(caption)};
 }
 
 Figure heat_map(const HeatMap& map, std::string caption) {
@@ -338,12 +351,13 @@ Figure stacked_areas(const StackedAreas& areas, std::string caption) {
   for (const auto& [name, values] : areas.layers)
     words += fmt::format("{} {}, ", name, y_text(values[peak], areas.y_is_bytes));
   words.replace(words.size() - 2, 2, ".");
-  std::string svg = opened(kWidth, kHeight, areas.title, words);
-  std::vector<double> lower(count, 0.0);
   std::vector<std::string> names;
+  for (const auto& layer : areas.layers) names.push_back(layer.first);
+  const Legend legend = legend_of(names, kHeight - 8.0, kWidth - kRight);
+  std::string svg = opened(kWidth, kHeight + legend.height, areas.title, words);
+  std::vector<double> lower(count, 0.0);
   for (std::size_t layer = 0; layer < areas.layers.size(); ++layer) {
-    const auto& [name, values] = areas.layers[layer];
-    names.push_back(name);
+    const auto& values = areas.layers[layer].second;
     std::string path;
     // Steps: a value holds until the next point.
     for (std::size_t i = 0; i < count; ++i) {
@@ -358,8 +372,7 @@ Figure stacked_areas(const StackedAreas& areas, std::string caption) {
     for (std::size_t i = 0; i < count; ++i) lower[i] += values[i];
   }
   svg += frame(x, y, areas.x_label, areas.y_label, areas.y_is_bytes);
-  svg += legend(names, kHeight - 8.0);
-  return {svg + "</svg>\n", std::move(caption)};
+  return {svg + legend.svg + "</svg>\n", std::move(caption)};
 }
 
 Figure lifetimes(const Lifetimes& chart, std::string caption) {
@@ -370,8 +383,9 @@ Figure lifetimes(const Lifetimes& chart, std::string caption) {
   const double bottom = top + row * static_cast<double>(chart.bars.size());
   const double height = bottom + 70.0;
   const Axis x(chart.first, chart.last, false, left, width - kRight);
+  const Legend legend = legend_of(chart.groups, height - 8.0, width - kRight);
   std::string svg =
-      opened(width, height, chart.title,
+      opened(width, height + legend.height, chart.title,
              fmt::format("{} bars from {} to {}; the table says the same in numbers.",
                          chart.bars.size(), short_number(chart.first), short_number(chart.last)));
   for (const double tick : x.ticks()) {
@@ -392,8 +406,7 @@ Figure lifetimes(const Lifetimes& chart, std::string caption) {
         short_number(bar.end));
   }
   svg += text_at((left + width - kRight) / 2.0, bottom + 36.0, chart.x_label);
-  svg += legend(chart.groups, height - 8.0);
-  return {svg + "</svg>\n", std::move(caption)};
+  return {svg + legend.svg + "</svg>\n", std::move(caption)};
 }
 
 }  // namespace mf

@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <set>
+
 #include "memformer/audit/report.h"
 #include "tensor/error.h"
 
@@ -131,6 +133,24 @@ TEST_CASE("figure: a file of its own has its size, its colours and those of the 
   for (const char* piece :
        {"\n<style>", "prefers-color-scheme: dark", ".line.c0", "</style>\n<title>"})
     CHECK_MESSAGE(svg.find(piece) != svg.npos, piece);
+}
+
+TEST_CASE("figure: names that do not fit one line below the chart take more") {
+  LineChart chart{"t", "x", "y", false, false, false, {}};
+  for (const char* name : {"memformer, mrbp", "memformer, bptt", "transformer, mrbp",
+                           "transformer, bptt", "transformer-xl, mrbp", "transformer-xl, bptt"})
+    chart.series.push_back({name, {{0, 1}, {1, 3}}});
+  const std::string svg = line_chart(chart, "").svg;
+  CHECK(svg.find("height=\"398\"") != svg.npos);  // a line of 18 more
+  const std::string open = "<text x=\"", between = "\" y=\"";
+  std::set<double> lines;
+  for (const Series& series : chart.series) {
+    const auto at = svg.rfind(open, svg.find(">" + series.name + "</text>"));
+    const double x = std::stod(svg.substr(at + open.size()));
+    lines.insert(std::stod(svg.substr(svg.find(between, at) + between.size())));
+    CHECK(x + 8.0 * static_cast<double>(series.name.size()) < 760.0);
+  }
+  CHECK(lines == std::set<double>{372.0, 390.0});
 }
 
 TEST_CASE("figure: what cannot be drawn is refused") {
