@@ -15,7 +15,7 @@ namespace {
 // Pixels of a drawing's own coordinates; the page scales it as a whole.
 constexpr double kWidth = 760.0, kHeight = 380.0;
 constexpr double kLeft = 92.0, kRight = 24.0, kTop = 44.0, kBottom = 62.0;
-constexpr double kCharacter = 8.2;  // width of a letter at 13 px, on the large side
+constexpr double kCharacter = 7.2;  // width of a letter at 13 px, on the large side
 constexpr int kColours = 6;         // classes c0 .. c5 of the page
 
 /// The opening of a drawing: its title and its words come first in the element, as screen readers
@@ -148,10 +148,11 @@ struct Legend {
 /// `y` is the base of the first line, `right` where lines end.
 Legend legend_of(const std::vector<std::string>& names, double y, double right) {
   constexpr double kLine = 18.0;
+  constexpr double kWide = kCharacter + 1.0;  // in a short name wide letters do not even out
   Legend legend;
   double x = kLeft;
   for (std::size_t i = 0; i < names.size(); ++i) {
-    const double width = 16.0 + kCharacter * static_cast<double>(names[i].size());
+    const double width = 16.0 + kWide * static_cast<double>(names[i].size());
     if (x + width > right && x > kLeft) {
       x = kLeft;
       legend.height += kLine;
