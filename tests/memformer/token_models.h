@@ -270,12 +270,11 @@ Outcome run_window(const Method& method, const TokenTrial& trial,
 inline std::vector<Tensor> outputs_of(const Recurrence& model, std::span<const Segment> segments,
                                       const State& entry) {
   std::vector<Tensor> outputs;
-  LiveState state = constants_of(entry);
+  State state = entry;
   for (const Segment& segment : segments) {
-    Tape off = Tape::off();
-    StepResult result = model.step(Pass{off, {}, Mode::eval, {}}, segment, state);
-    outputs.push_back(result.outputs.value);
-    state = std::move(result.next);
+    StepValues step = evaluate_step(model, segment, state);
+    outputs.push_back(step.outputs);
+    state = std::move(step.next);
   }
   return outputs;
 }

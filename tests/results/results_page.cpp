@@ -179,6 +179,10 @@ std::string name_of(const Json& experiment) {
   return experiment.at("table").get<std::string>() + "-" + experiment.at("row").get<std::string>();
 }
 
+/// Text is scored whole. A task scores a part of what it reads, so that the work is no multiple of
+/// the scored tokens.
+bool scores_all(const std::string& metric) { return metric == "bits_per_byte"; }
+
 /// The result must be that of the experiment as the plan has it now.
 void require_as_planned(const Seed& seed, const Json& experiment, std::int64_t number) {
   const Json& json = seed.json;
@@ -446,11 +450,9 @@ class Page {
                          return row.seeds.empty() ? "not reached"
                                                   : scaled(same(row, "/parameters"));
                        }});
-    // A task scores a part of what it reads, so that the work is no multiple of the scored tokens.
-    const bool scores_all = metric == "bits_per_byte";
-    add(scores_all ? "tokens seen" : "tokens scored",
+    add(scores_all(metric) ? "tokens seen" : "tokens scored",
         [&](const Row& row) { return scaled(mean(row.values("/tokens"))); });
-    if (scores_all)
+    if (scores_all(metric))
       add("training FLOP", [&](const Row& row) {
         if (!row.has("/multiply_adds_per_token")) return std::string(kNothing);
         return scaled(6.0 * same(row, "/multiply_adds_per_token") * mean(row.values("/tokens")));
@@ -495,9 +497,9 @@ class Page {
     std::string text = fmt::format(
         "Tokens: those scored in training. {}Peak memory: of tensors, the most of the seeds. "
         "Time: of the training process, mean. {}: mean ± half the range over the seeds",
-        metric == "bits_per_byte" ? "Training FLOP: 6 x multiply-adds per token x tokens, without "
-                                    "what MRBP runs again. "
-                                  : "",
+        scores_all(metric) ? "Training FLOP: 6 x multiply-adds per token x tokens, without "
+                             "what MRBP runs again. "
+                           : "",
         unit);
     std::set<std::string> splits, machines, patterns;
     for (const Row& row : rows) {

@@ -133,9 +133,8 @@ class Run:
             return spent / step * (total - step)
         return sum(others) / len(others) if others else None
 
-    def stale(self):
+    def stale(self, result):
         """What its result was made with and the plan no longer says; "" if nothing."""
-        result = read_json(self.result)
         planned = dict(leaves(read_json(ROOT / self.experiment["config"])))
         for setting in self.experiment.get("set", []):
             key, _, word = setting.partition("=")
@@ -417,7 +416,7 @@ def show(runs, jobs):
         if run.result.exists():
             result = read_json(run.result)
             state, text = "done", "{} {:.4f}, {}".format(*score_of(result["metrics"]), minutes(result["seconds"]))
-            if stale := run.stale():
+            if stale := run.stale(result):
                 state, text = "stale", f"{stale}; remove {relative(run.result)} to run it again"
         else:
             state, text = ("running" if run.in_use() else "part", run.place()) if run.begun() else ("open", "")
